@@ -1,0 +1,1 @@
+//! Hosts and drivers that run the built filter.
