@@ -52,8 +52,8 @@ pub enum Error {
     StreamInUse,
     /// A message that its stream's state doesn't allow: data after the end, a second response, …
     StreamState,
-    /// More open streams than `max_streams`.
-    TooManyStreams,
+    /// Messages that make this side answer more than it can send.
+    ExcessiveLoad,
     /// More data than the window allows (RFC 9113 §6.9.1).
     WindowOverrun,
     /// A credit of zero or one that takes a window over 2^31-1 (RFC 9113 §6.9.1).
@@ -177,7 +177,7 @@ impl Error {
         Self::UnknownStream,
         Self::StreamInUse,
         Self::StreamState,
-        Self::TooManyStreams,
+        Self::ExcessiveLoad,
         Self::WindowOverrun,
         Self::InvalidCredit,
         Self::InvalidSetting,
@@ -233,7 +233,7 @@ impl Error {
             Self::UnknownStream => peer(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "unknown_stream"),
             Self::StreamInUse => peer(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "stream_in_use"),
             Self::StreamState => peer(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "stream_state"),
-            Self::TooManyStreams => peer(h2::ENHANCE_YOUR_CALM, POLICY_VIOLATION, "too_many_streams"),
+            Self::ExcessiveLoad => peer(h2::ENHANCE_YOUR_CALM, POLICY_VIOLATION, "excessive_load"),
             Self::WindowOverrun => peer(h2::FLOW_CONTROL_ERROR, PROTOCOL_ERROR, "window_overrun"),
             Self::InvalidCredit => peer(h2::FLOW_CONTROL_ERROR, PROTOCOL_ERROR, "invalid_credit"),
             Self::InvalidSetting => peer(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "invalid_setting"),
