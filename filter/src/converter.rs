@@ -4,13 +4,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::error::Error;
-
-/// Source of masking keys: fresh and unpredictable for each frame (RFC 6455 §5.3). Only a near end
-/// asks for any.
-pub trait MaskKeys {
-    /// The next key.
-    fn next_key(&mut self) -> [u8; 4];
-}
+pub use crate::websocket::MaskKeys;
 
 /// Both directions of one connection. Order of calls, for each chunk that arrives on either side:
 /// one of the inputs, then [`Converter::take_websocket_output`] after `http2_input` or
