@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -164,8 +165,8 @@ pub struct Config {
     pub role: Role,
     /// What one connection may cost.
     pub limits: Limits,
-    /// What may enter the field table.
-    pub field_policy: FieldPolicy,
+    /// What may enter the field table. Shared with the encoder of every connection.
+    pub field_policy: Arc<FieldPolicy>,
     /// `Origin` values (RFC 6454 §7) that browsers may come from, compared byte for byte. A handshake
     /// without `Origin` isn't a browser's and passes. Far end only; default none.
     pub allowed_origins: Vec<String>,
@@ -250,10 +251,10 @@ impl TryFrom<RawConfig> for Config {
         Ok(Self {
             role: raw.role,
             limits,
-            field_policy: FieldPolicy::new(
+            field_policy: Arc::new(FieldPolicy::new(
                 raw.field_table.enter_credentials,
                 raw.field_table.never_enter.iter().map(String::as_str),
-            ),
+            )),
             allowed_origins: raw.allowed_origins,
             metrics_prefix: raw.metrics_prefix,
             close_timeout_ms: raw.close_timeout_ms,
