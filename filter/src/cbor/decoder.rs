@@ -21,7 +21,10 @@ impl Decoder {
     ///
     /// # Errors
     /// What was wrong with the bytes. The decoder must not be used after it.
-    pub fn next<'a>(&'a mut self, input: &mut &'a [u8]) -> Result<Option<Message<'a, WireId>>, Error> {
+    pub fn next<'a, 'i: 'a>(
+        &'a mut self,
+        input: &mut &'i [u8],
+    ) -> Result<Option<Message<'a, WireId>>, Error> {
         let _ = &self.limits;
         *input = &[];
         Ok(None)
