@@ -1,4 +1,4 @@
-//! WebSocket (RFC 6455): frames. Binary messages only, no
+//! WebSocket (RFC 6455): frames and the opening handshake, nothing else. Binary messages only, no
 //! extensions.
 //!
 //! [`Reader`] takes the bytes of the other end and unmasks them where they lie; [`Writer`] frames and
@@ -6,6 +6,7 @@
 
 mod control;
 mod frame;
+pub mod handshake;
 mod mask;
 mod reader;
 mod writer;
