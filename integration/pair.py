@@ -1,0 +1,380 @@
+"""A near and a far Envoy in front of an origin: for scripts/pair, the tests, the demo and the benchmarks.
+
+The configurations are those that operators copy, envoy/*.yaml, with other addresses filled in; what is looked up in
+them is found by name (listeners "ingress" and "far", clusters "far", "origin", "origin_http2" ...).
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import http.client
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_WASM = Path("target/wasm32-unknown-unknown/release/wsferry.wasm")
+READY_TIMEOUT = 20.0  # seconds
+TAIL_LINES = 25
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None)
+
+
+class PairError(Exception):
+    """Why there is no pair, in words for whoever started it."""
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody uses now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def check_free(what: str, port: int) -> None:
+    """Envoys listen with SO_REUSEPORT: two of them would share a port without a word."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise PairError(f"port {port} ({what}) can't be used: {error.strerror}") from error
+
+
+def named(items: list, name: str, what: str) -> dict:
+    for item in items:
+        if item["name"] == name:
+            return item
+    raise PairError(f"the configuration has no {what} called {name!r}")
+
+
+def listener(config: dict, name: str) -> dict:
+    return named(config["static_resources"]["listeners"], name, "listener")
+
+
+def cluster(config: dict, name: str) -> dict:
+    return named(config["static_resources"]["clusters"], name, "cluster")
+
+
+def connection_manager(config: dict, listener_name: str) -> dict:
+    return listener(config, listener_name)["filter_chains"][0]["filters"][0]["typed_config"]
+
+
+def endpoint(config: dict, cluster_name: str) -> dict:
+    """The endpoint of a cluster, whose `address` can be replaced."""
+    return cluster(config, cluster_name)["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
+
+
+def set_port(place: dict, port: int) -> None:
+    place["address"]["socket_address"]["port_value"] = port
+
+
+def walk(value, visit) -> None:
+    """Calls `visit` for every mapping."""
+    if isinstance(value, dict):
+        visit(value)
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            walk(item, visit)
+
+
+def load(path: Path, wasm: Path) -> dict:
+    """Reads a configuration, has it use `wasm`, and sees to it that the files which it names are there."""
+    try:
+        config = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise PairError(f"{path}: {error.strerror}") from error
+
+    def visit(mapping: dict) -> None:
+        filename = mapping.get("filename")
+        if not isinstance(filename, str):
+            return
+        if Path(filename) == DEFAULT_WASM:
+            mapping["filename"] = filename = str(wasm)
+        if not (ROOT / filename).is_file():
+            maker = "scripts/build" if filename == str(wasm) else "scripts/certificates"
+            raise PairError(f"{filename}, named in {path.name}, is missing; {maker} makes it")
+
+    walk(config, visit)
+    return config
+
+
+def bypass_tunnel(near: dict, far: dict, port: int) -> None:
+    """Joins the two by plain HTTP/2 on `port`: the same pair without the filter, to compare it with."""
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+    endpoint(near, "tunnel")["address"] = address
+    del cluster(near, "tunnel")["transport_socket"]
+    inner = listener(far, "inner")
+    del inner["internal_listener"]
+    inner["address"] = address
+    for config, listeners, clusters in ((near, ["ingress"], ["tunnel"]), (far, ["inner"], ["origin", "origin_http2"])):
+        resources = config["static_resources"]
+        resources["listeners"] = [item for item in resources["listeners"] if item["name"] in listeners]
+        resources["clusters"] = [item for item in resources["clusters"] if item["name"] in clusters]
+
+
+def die_with_parent() -> None:
+    """In the child, before it becomes Envoy: it ends when the launcher does, however that ends."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Envoy:
+    """One Envoy process, which can be stopped, killed and started again."""
+
+    def __init__(self, name: str, config: dict, directory: Path, binary: str, arguments: list[str]):
+        self.name = name
+        self.config = config
+        self.directory = directory
+        self.binary = binary
+        self.arguments = arguments
+        self.admin_port: int = config["admin"]["address"]["socket_address"]["port_value"]
+        self.log = directory / f"{name}.log"
+        self.process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        path = self.directory / f"{self.name}.json"
+        path.write_text(json.dumps(self.config, indent=1))
+        command = [self.binary, "--config-path", str(path), "--disable-hot-restart", *self.arguments]
+        with self.log.open("ab") as log:
+            # The working directory is the one that relative file names in the configuration count from.
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT, preexec_fn=die_with_parent
+            )
+
+    def stop(self) -> None:
+        if self.process is None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def exited(self) -> bool:
+        return self.process is not None and self.process.poll() is not None
+
+    def tail(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        text = "\n".join(f"  {line}" for line in lines[-TAIL_LINES:])
+        return f"{self.name}: last lines of {self.log}\n{text}"
+
+    def admin(self, path: str, method: str = "GET") -> str:
+        """What the admin interface answers; raises OSError or HTTPException where it doesn't."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=5)
+        try:
+            connection.request(method, path)
+            return connection.getresponse().read().decode()
+        finally:
+            connection.close()
+
+    def stats(self) -> dict[str, int]:
+        """Counters and gauges by name."""
+        values = json.loads(self.admin("/stats?format=json"))["stats"]
+        return {item["name"]: item["value"] for item in values if "value" in item}
+
+    def memory(self) -> int:
+        """Resident bytes."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) * 1024
+
+
+class Pair:
+    """Both Envoys. Ports that aren't given are free ones."""
+
+    def __init__(
+        self,
+        origin: str,
+        *,
+        envoy: str,
+        wasm: Path | str = DEFAULT_WASM,
+        near_port: int | None = None,
+        far_port: int | None = None,
+        near_admin: int | None = None,
+        far_admin: int | None = None,
+        concurrency: int | None = None,
+        log_dir: Path | None = None,
+        near_config: Path | None = None,
+        far_config: Path | None = None,
+        tls: bool = False,
+        origin_http2: bool = False,
+        baseline: bool = False,
+        log_level: str = "warning",
+    ):
+        host, colon, port = origin.rpartition(":")
+        host = host.strip("[]")
+        if not (colon and host and port.isdigit()):
+            raise PairError(f"origin {origin!r} is not HOST:PORT")
+        self.origin = (host, int(port))
+        self.near_port = near_port or free_port()
+        self.far_port = far_port or free_port()
+        self.ready_path = f"/wsferry-ready-{secrets.token_hex(8)}"
+        suffix = "-tls" if tls else ""
+        near = load(near_config or ROOT / f"envoy/near{suffix}.yaml", Path(wasm))
+        far = load(far_config or ROOT / f"envoy/far{suffix}.yaml", Path(wasm))
+        set_port(listener(near, "ingress"), self.near_port)
+        set_port(near["admin"], near_admin or free_port())
+        set_port(far["admin"], far_admin or free_port())
+        for name in ("origin", "origin_http2"):
+            endpoint(far, name)["address"]["socket_address"] = {"address": host, "port_value": int(port)}
+        if baseline:
+            bypass_tunnel(near, far, self.far_port)
+        else:
+            set_port(endpoint(near, "far"), self.far_port)
+            set_port(listener(far, "far"), self.far_port)
+        routes = connection_manager(far, "inner")["route_config"]["virtual_hosts"][0]["routes"]
+        if origin_http2:
+            for route in routes:
+                route["route"]["cluster"] = "origin_http2"
+        # Answered at the end of the tunnel, so that the question doesn't bother the origin.
+        routes.insert(0, {"match": {"path": self.ready_path}, "direct_response": {"status": 200}})
+        self.own_directory = log_dir is None
+        self.directory = Path(log_dir or tempfile.mkdtemp(prefix="wsferry-pair-"))
+        self.directory.mkdir(parents=True, exist_ok=True)
+        arguments = ["--log-level", log_level, "--component-log-level", "wasm:info"]
+        if concurrency:
+            arguments += ["--concurrency", str(concurrency)]
+        self.near = Envoy("near", near, self.directory, envoy, arguments)
+        self.far = Envoy("far", far, self.directory, envoy, arguments)
+        self.envoys = (self.near, self.far)
+
+    def start(self) -> None:
+        """Returns once a request can pass through the tunnel."""
+        check_free("near", self.near_port)
+        check_free("far", self.far_port)
+        check_free("near admin", self.near.admin_port)
+        check_free("far admin", self.far.admin_port)
+        for envoy in self.envoys:
+            envoy.start()
+        self.wait_ready()
+
+    def wait_ready(self, timeout: float = READY_TIMEOUT) -> None:
+        deadline = time.monotonic() + timeout
+        while not self.passes():
+            self.check_running()
+            if time.monotonic() > deadline:
+                raise PairError(f"no request passed within {timeout:g} s\n{self.tails()}")
+            time.sleep(0.02)
+
+    def check_running(self) -> None:
+        for envoy in self.envoys:
+            if envoy.exited():
+                raise PairError(f"the {envoy.name} Envoy ended with status {envoy.process.returncode}\n{envoy.tail()}")
+
+    def passes(self) -> bool:
+        """Whether a request passes through the tunnel now."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.near_port, timeout=5)
+        try:
+            connection.request("GET", self.ready_path)
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def origin_answers(self) -> bool:
+        try:
+            socket.create_connection(self.origin, timeout=2).close()
+        except OSError:
+            return False
+        return True
+
+    def tails(self) -> str:
+        return "\n".join(envoy.tail() for envoy in self.envoys)
+
+    def stop(self) -> None:
+        for envoy in self.envoys:
+            if envoy.process is not None:
+                envoy.process.terminate()
+        for envoy in self.envoys:
+            envoy.stop()
+
+    def remove_directory(self) -> None:
+        """Removes the logs, unless they are where somebody asked for them."""
+        if self.own_directory:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/pair", description=__doc__.splitlines()[0])
+    parser.add_argument("--origin", required=True, metavar="HOST:PORT", help="the application, over HTTP/1.1")
+    parser.add_argument("--origin-http2", action="store_true", help="the application speaks HTTP/2 (gRPC always does)")
+    parser.add_argument("--near", dest="near_port", type=int, default=10000, metavar="PORT")
+    parser.add_argument("--far", dest="far_port", type=int, default=10001, metavar="PORT")
+    parser.add_argument("--near-admin", type=int, default=9901, metavar="PORT")
+    parser.add_argument("--far-admin", type=int, default=9902, metavar="PORT")
+    parser.add_argument("--concurrency", type=int, metavar="N", help="worker threads; default: one per CPU")
+    parser.add_argument("--envoy", required=True, metavar="PATH", help="default: as scripts/setup finds it")
+    parser.add_argument("--wasm", type=Path, default=DEFAULT_WASM, metavar="FILE", help="default: what scripts/build made")
+    parser.add_argument("--log-dir", type=Path, metavar="DIR", help="default: a temporary one, kept after a failure")
+    parser.add_argument("--log-level", default="warning", help="Envoy's; the filter's is info")
+    parser.add_argument("--near-config", type=Path, metavar="FILE", help="default: envoy/near.yaml")
+    parser.add_argument("--far-config", type=Path, metavar="FILE", help="default: envoy/far.yaml")
+    parser.add_argument("--tls", action="store_true", help="use envoy/near-tls.yaml and far-tls.yaml")
+    parser.add_argument("--baseline", action="store_true", help="plain HTTP/2 instead of the WebSocket, to compare with")
+    return parser.parse_args()
+
+
+def run(pair: Pair) -> None:
+    pair.start()
+    if not pair.origin_answers():
+        print(f"pair: warning: nothing listens at the origin {pair.origin[0]}:{pair.origin[1]} yet", file=sys.stderr)
+    print(
+        f"ready near=http://127.0.0.1:{pair.near_port} far=127.0.0.1:{pair.far_port}"
+        f" near-admin=http://127.0.0.1:{pair.near.admin_port} far-admin=http://127.0.0.1:{pair.far.admin_port}"
+        f" logs={pair.directory}",
+        flush=True,
+    )
+    while True:
+        pair.check_running()
+        time.sleep(0.2)
+
+
+class Interrupted(Exception):
+    """SIGINT or SIGTERM: the ordinary end."""
+
+
+def interrupt(_signal, _frame) -> None:
+    raise Interrupted
+
+
+def main() -> int:
+    options = vars(arguments())
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+    pair = None
+    try:
+        pair = Pair(**options)
+        run(pair)
+    except Interrupted:
+        status = 0
+    except PairError as error:
+        print(f"pair: {error}", file=sys.stderr)
+        status = 1
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if pair is not None:
+            pair.stop()
+    if pair is not None and status == 0:
+        pair.remove_directory()
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
