@@ -1,0 +1,141 @@
+//! The plugin configuration: what is refused, and that the reference says what the code does.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+use wsferry::config::{Config, FieldPolicy, Limits, Role};
+
+const REFERENCE: &str = include_str!("../../docs/configuration.md");
+
+fn refused(json: &str) -> String {
+    Config::parse(json.as_bytes()).expect_err(json).to_string()
+}
+
+#[test]
+fn the_smallest_configuration_has_the_documented_defaults() {
+    let config = Config::parse(br#"{"role": "near"}"#).unwrap();
+    assert_eq!(config.role, Role::Near);
+    assert_eq!(config.limits, Limits::default());
+    let documented = |field: &str| {
+        let row = REFERENCE
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{field}` ")))
+            .expect(field);
+        row.split('|')
+            .nth(4)
+            .unwrap()
+            .trim()
+            .trim_matches(['`', '"'])
+            .to_owned()
+    };
+    assert_eq!(
+        documented("limits.max_message_bytes"),
+        config.limits.max_message_bytes.to_string()
+    );
+    assert_eq!(
+        documented("limits.max_header_list_bytes"),
+        config.limits.max_header_list_bytes.to_string()
+    );
+    assert_eq!(
+        documented("limits.max_header_fields"),
+        config.limits.max_header_fields.to_string()
+    );
+    assert_eq!(
+        documented("limits.max_streams"),
+        config.limits.max_streams.to_string()
+    );
+    assert_eq!(documented("metrics_prefix"), config.metrics_prefix);
+    assert_eq!(
+        documented("close_timeout_ms"),
+        config.close_timeout_ms.to_string()
+    );
+    assert_eq!(documented("field_table.enter_credentials"), "false");
+    assert!(config.allowed_origins.is_empty());
+}
+
+#[test]
+fn the_ends_of_each_documented_range_are_accepted_and_the_next_values_refused() {
+    for field in [
+        "max_message_bytes",
+        "max_header_list_bytes",
+        "max_header_fields",
+        "max_streams",
+    ] {
+        let row = REFERENCE
+            .lines()
+            .find(|line| line.starts_with(&format!("| `limits.{field}` ")))
+            .unwrap();
+        let (least, most) = row.split('|').nth(3).unwrap().split_once(" to ").expect(field);
+        let (least, most): (u64, u64) = (least.trim().parse().unwrap(), most.trim().parse().unwrap());
+        let with = |value: u64| format!(r#"{{"role": "far", "limits": {{"{field}": {value}}}}}"#);
+        for value in [least, most] {
+            Config::parse(with(value).as_bytes()).expect(field);
+        }
+        for value in [least - 1, most + 1] {
+            let message = refused(&with(value));
+            assert!(message.contains(&format!("`limits.{field}`")), "{message}");
+            assert!(message.contains(&value.to_string()), "{message}");
+        }
+    }
+    for (value, good) in [(99, false), (100, true), (60_000, true), (60_001, false)] {
+        let json = format!(r#"{{"role": "far", "close_timeout_ms": {value}}}"#);
+        assert_eq!(Config::parse(json.as_bytes()).is_ok(), good, "{json}");
+    }
+}
+
+#[test]
+fn a_wrong_configuration_names_the_field() {
+    for (json, named) in [
+        ("", "EOF"),
+        ("{}", "role"),
+        (r#"{"role": "middle"}"#, "middle"),
+        (r#"{"role": "near", "limit": {}}"#, "limit"),
+        (r#"{"role": "near", "limits": {"max_stream": 1}}"#, "max_stream"),
+        (r#"{"role": "near", "limits": {"max_streams": -1}}"#, "-1"),
+        (r#"{"role": "near", "field_table": {"never": []}}"#, "never"),
+        (
+            r#"{"role": "near", "field_table": {"never_enter": ["X-Key"]}}"#,
+            "`field_table.never_enter`",
+        ),
+        (
+            r#"{"role": "near", "field_table": {"never_enter": [""]}}"#,
+            "`field_table.never_enter`",
+        ),
+        (
+            r#"{"role": "near", "allowed_origins": ["https://a.example"]}"#,
+            "`allowed_origins`",
+        ),
+        (
+            r#"{"role": "far", "allowed_origins": ["a.example"]}"#,
+            "`allowed_origins`",
+        ),
+        (r#"{"role": "far", "metrics_prefix": "a.b"}"#, "`metrics_prefix`"),
+        (r#"{"role": "far", "metrics_prefix": ""}"#, "`metrics_prefix`"),
+        (r#"{"role": "far"} x"#, "trailing"),
+    ] {
+        let message = refused(json);
+        assert!(message.contains(named), "{json}: {message}");
+    }
+}
+
+#[test]
+fn credentials_stay_out_of_the_field_table_unless_they_are_let_in() {
+    let closed = Config::parse(br#"{"role": "near", "field_table": {"never_enter": ["x-key"]}}"#).unwrap();
+    let open = Config::parse(
+        br#"{"role": "near", "field_table": {"enter_credentials": true, "never_enter": ["x-key"]}}"#,
+    )
+    .unwrap();
+    for name in FieldPolicy::CREDENTIALS {
+        assert!(!closed.field_policy.may_enter(name.as_bytes()), "{name}");
+        assert!(open.field_policy.may_enter(name.as_bytes()), "{name}");
+        assert!(REFERENCE.contains(&format!("`{name}`")), "{name}");
+    }
+    for config in [&closed, &open] {
+        assert!(!config.field_policy.may_enter(b"x-key"));
+        assert!(config.field_policy.may_enter(b"accept"));
+    }
+}
