@@ -142,6 +142,7 @@ class Envoy:
         self.admin_port: int = config["admin"]["address"]["socket_address"]["port_value"]
         self.log = directory / f"{name}.log"
         self.process: subprocess.Popen | None = None
+        self.expected_to_be_dead = False
 
     def start(self) -> None:
         path = self.directory / f"{self.name}.json"
@@ -350,6 +351,9 @@ class Interrupted(Exception):
 
 
 def interrupt(_signal, _frame) -> None:
+    # Once is enough: a second one must not cut the cleaning up short.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise Interrupted
 
 
@@ -367,8 +371,6 @@ def main() -> int:
         print(f"pair: {error}", file=sys.stderr)
         status = 1
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if pair is not None:
             pair.stop()
     if pair is not None and status == 0:

@@ -1,0 +1,93 @@
+"""What the tests share: one event loop, origins and pairs of Envoys, each started when a test first needs it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from endpoints.http1 import Http1Client, Http1Origin
+from endpoints.http2 import Http2Client, Http2Origin
+from pair import DEFAULT_WASM, ROOT, Pair
+
+LIMIT = 10.0  # seconds that one exchange or conversation may take
+CLIENTS = {"http1": Http1Client, "http2": Http2Client}
+ORIGINS = {"http1": Http1Origin, "http2": Http2Origin}
+
+
+@pytest.fixture(scope="session")
+def loop():
+    """Runs coroutines, `run(coroutine)`. Servers and connections live on between calls and wait."""
+    with asyncio.Runner() as runner:
+        yield lambda coroutine, limit=LIMIT: runner.run(asyncio.wait_for(coroutine, limit))
+
+
+@pytest.fixture(scope="session")
+def new_pair(request):
+    """Starts pairs, `new_pair(origin, **options)`, and stops them at the end. Logs stay where something failed."""
+    logs = Path(tempfile.mkdtemp(prefix="wsferry-test-"))
+    binary = subprocess.run(
+        [ROOT / "scripts/setup", "--print", "envoy"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    pairs: list[Pair] = []
+
+    def start(origin: str, **options) -> Pair:
+        options.setdefault("concurrency", 1)
+        pair = Pair(
+            origin,
+            envoy=binary,
+            wasm=os.environ.get("WSFERRY_WASM", DEFAULT_WASM),
+            log_dir=logs / f"pair-{len(pairs)}",
+            **options,
+        )
+        pairs.append(pair)
+        pair.start()
+        return pair
+
+    yield start
+    died = [envoy for pair in pairs for envoy in pair.envoys if envoy.exited() and not envoy.expected_to_be_dead]
+    for pair in pairs:
+        pair.stop()
+    if died:
+        print("\n".join(envoy.tail() for envoy in died))
+    assert not died, f"these Envoys died: {[str(envoy.log) for envoy in died]}"
+    if request.session.testsfailed:
+        print(f"\nlogs of the Envoys: {logs}")
+    else:
+        shutil.rmtree(logs)
+
+
+@pytest.fixture(scope="session")
+def origin(loop):
+    """The instructed origins, by what they speak."""
+    origins = {}
+
+    def get(kind: str):
+        if kind not in origins:
+            origins[kind] = ORIGINS[kind]()
+            loop(origins[kind].start())
+        return origins[kind]
+
+    yield get
+    for one in origins.values():
+        loop(one.close())
+
+
+@pytest.fixture(scope="session")
+def pair(new_pair, origin):
+    """The pair in front of the instructed origin of a kind: through the tunnel, or plain HTTP/2 to compare with."""
+    pairs = {}
+
+    def get(kind: str, baseline: bool = False) -> Pair:
+        if (kind, baseline) not in pairs:
+            pairs[kind, baseline] = new_pair(
+                f"127.0.0.1:{origin(kind).port}", origin_http2=kind == "http2", baseline=baseline
+            )
+        return pairs[kind, baseline]
+
+    return get
