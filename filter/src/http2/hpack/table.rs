@@ -1,0 +1,276 @@
+//! The static and the dynamic table (RFC 7541 §2.3, appendix A).
+
+use std::collections::VecDeque;
+
+use crate::message::FIELD_OVERHEAD;
+
+/// The static table; its first entry has index 1 (RFC 7541 appendix A).
+pub const STATIC: [(&[u8], &[u8]); 61] = [
+    (b":authority", b""),
+    (b":method", b"GET"),
+    (b":method", b"POST"),
+    (b":path", b"/"),
+    (b":path", b"/index.html"),
+    (b":scheme", b"http"),
+    (b":scheme", b"https"),
+    (b":status", b"200"),
+    (b":status", b"204"),
+    (b":status", b"206"),
+    (b":status", b"304"),
+    (b":status", b"400"),
+    (b":status", b"404"),
+    (b":status", b"500"),
+    (b"accept-charset", b""),
+    (b"accept-encoding", b"gzip, deflate"),
+    (b"accept-language", b""),
+    (b"accept-ranges", b""),
+    (b"accept", b""),
+    (b"access-control-allow-origin", b""),
+    (b"age", b""),
+    (b"allow", b""),
+    (b"authorization", b""),
+    (b"cache-control", b""),
+    (b"content-disposition", b""),
+    (b"content-encoding", b""),
+    (b"content-language", b""),
+    (b"content-length", b""),
+    (b"content-location", b""),
+    (b"content-range", b""),
+    (b"content-type", b""),
+    (b"cookie", b""),
+    (b"date", b""),
+    (b"etag", b""),
+    (b"expect", b""),
+    (b"expires", b""),
+    (b"from", b""),
+    (b"host", b""),
+    (b"if-match", b""),
+    (b"if-modified-since", b""),
+    (b"if-none-match", b""),
+    (b"if-range", b""),
+    (b"if-unmodified-since", b""),
+    (b"last-modified", b""),
+    (b"link", b""),
+    (b"location", b""),
+    (b"max-forwards", b""),
+    (b"proxy-authenticate", b""),
+    (b"proxy-authorization", b""),
+    (b"range", b""),
+    (b"referer", b""),
+    (b"refresh", b""),
+    (b"retry-after", b""),
+    (b"server", b""),
+    (b"set-cookie", b""),
+    (b"strict-transport-security", b""),
+    (b"transfer-encoding", b""),
+    (b"user-agent", b""),
+    (b"vary", b""),
+    (b"via", b""),
+    (b"www-authenticate", b""),
+];
+
+/// The lowest index that `name` has in [`STATIC`]. Entries of one name stand together.
+pub fn static_name(name: &[u8]) -> Option<u8> {
+    let index = match name {
+        b":authority" => 1,
+        b":method" => 2,
+        b":path" => 4,
+        b":scheme" => 6,
+        b":status" => 8,
+        b"accept-charset" => 15,
+        b"accept-encoding" => 16,
+        b"accept-language" => 17,
+        b"accept-ranges" => 18,
+        b"accept" => 19,
+        b"access-control-allow-origin" => 20,
+        b"age" => 21,
+        b"allow" => 22,
+        b"authorization" => 23,
+        b"cache-control" => 24,
+        b"content-disposition" => 25,
+        b"content-encoding" => 26,
+        b"content-language" => 27,
+        b"content-length" => 28,
+        b"content-location" => 29,
+        b"content-range" => 30,
+        b"content-type" => 31,
+        b"cookie" => 32,
+        b"date" => 33,
+        b"etag" => 34,
+        b"expect" => 35,
+        b"expires" => 36,
+        b"from" => 37,
+        b"host" => 38,
+        b"if-match" => 39,
+        b"if-modified-since" => 40,
+        b"if-none-match" => 41,
+        b"if-range" => 42,
+        b"if-unmodified-since" => 43,
+        b"last-modified" => 44,
+        b"link" => 45,
+        b"location" => 46,
+        b"max-forwards" => 47,
+        b"proxy-authenticate" => 48,
+        b"proxy-authorization" => 49,
+        b"range" => 50,
+        b"referer" => 51,
+        b"refresh" => 52,
+        b"retry-after" => 53,
+        b"server" => 54,
+        b"set-cookie" => 55,
+        b"strict-transport-security" => 56,
+        b"transfer-encoding" => 57,
+        b"user-agent" => 58,
+        b"vary" => 59,
+        b"via" => 60,
+        b"www-authenticate" => 61,
+        _ => return None,
+    };
+    Some(index)
+}
+
+/// An entry's place in the buffer of its table.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    start: usize,
+    name: usize,
+    value: usize,
+}
+
+impl Entry {
+    fn size(self) -> usize {
+        self.name
+            .saturating_add(self.value)
+            .saturating_add(FIELD_OVERHEAD)
+    }
+}
+
+/// The dynamic table: a queue of entries whose bytes lie one after another in one buffer.
+///
+/// Names and values of new entries go to the end of the buffer; when it holds twice what the table may,
+/// what lies before the oldest entry is cut off, so that each byte is moved once and nothing is allocated
+/// for an entry. It never has more than three times its largest size.
+#[derive(Debug)]
+pub struct DynamicTable {
+    bytes: Vec<u8>,
+    /// Newest first, as the indexes are.
+    entries: VecDeque<Entry>,
+    size: usize,
+    max_size: usize,
+    inserted: u32,
+}
+
+impl DynamicTable {
+    /// An empty table for entries of up to `max_size` bytes together, each with 32 bytes of overhead.
+    pub const fn new(max_size: usize) -> Self {
+        Self {
+            bytes: Vec::new(),
+            entries: VecDeque::new(),
+            size: 0,
+            max_size,
+            inserted: 0,
+        }
+    }
+
+    /// Bytes that its entries count for (RFC 7541 §4.1).
+    pub const fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Bytes that they may count for.
+    pub const fn max_size(&self) -> usize {
+        self.max_size
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Insertions so far, modulo 2^32.
+    pub const fn inserted(&self) -> u32 {
+        self.inserted
+    }
+
+    /// Name and value at `position`, counted from 0 for the newest.
+    pub fn get(&self, position: usize) -> Option<(&[u8], &[u8])> {
+        let entry = self.entries.get(position)?;
+        let (name, rest) = self.bytes.get(entry.start..)?.split_at_checked(entry.name)?;
+        Some((name, rest.get(..entry.value)?))
+    }
+
+    /// Adds an entry and evicts the oldest ones that it leaves no room for. One larger than the table
+    /// empties it (RFC 7541 §4.4).
+    pub fn insert(&mut self, name: &[u8], value: &[u8]) {
+        let entry = self.entry(name.len(), value.len());
+        if self.fits(entry) {
+            self.bytes.extend_from_slice(name);
+            self.bytes.extend_from_slice(value);
+            self.push(entry);
+        }
+    }
+
+    /// The same with the name of the entry at `position`, which may be evicted by it.
+    pub fn insert_named_as(&mut self, position: usize, value: &[u8]) {
+        let Some(model) = self.entries.get(position).copied() else {
+            return;
+        };
+        let entry = self.entry(model.name, value.len());
+        if self.fits(entry) {
+            let name = model.start..model.start.saturating_add(model.name);
+            self.bytes.extend_from_within(name);
+            self.bytes.extend_from_slice(value);
+            self.push(entry);
+        }
+    }
+
+    /// Changes what the entries may count for, and evicts (RFC 7541 §4.3).
+    pub fn set_max_size(&mut self, max_size: usize) {
+        self.max_size = max_size;
+        self.evict_to(max_size);
+    }
+
+    fn entry(&self, name: usize, value: usize) -> Entry {
+        Entry {
+            start: self.bytes.len(),
+            name,
+            value,
+        }
+    }
+
+    fn fits(&mut self, entry: Entry) -> bool {
+        let fits = entry.size() <= self.max_size;
+        if !fits {
+            self.evict_to(0);
+        }
+        fits
+    }
+
+    /// Enters what has just been appended to the buffer.
+    fn push(&mut self, entry: Entry) {
+        self.evict_to(self.max_size.saturating_sub(entry.size()));
+        self.entries.push_front(entry);
+        self.size = self.size.saturating_add(entry.size());
+        self.inserted = self.inserted.wrapping_add(1);
+        if self.bytes.len() > self.max_size.saturating_mul(2) {
+            let unused = self.entries.back().map_or(0, |oldest| oldest.start);
+            self.bytes.drain(..unused);
+            for entry in &mut self.entries {
+                entry.start = entry.start.saturating_sub(unused);
+            }
+        }
+    }
+
+    fn evict_to(&mut self, size: usize) {
+        while self.size > size
+            && let Some(entry) = self.entries.pop_back()
+        {
+            self.size = self.size.saturating_sub(entry.size());
+        }
+    }
+}

@@ -1,0 +1,648 @@
+//! HPACK against the examples of RFC 7541 appendix C, and at its edges.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    missing_docs
+)]
+
+use wsferry::Error;
+use wsferry::http2::hpack::{Decoder, DynamicTable, Encoder, STATIC, huffman, integer, static_name};
+use wsferry::message::Field;
+
+type Owned = (String, String, bool);
+
+fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u32> = text.chars().filter_map(|c| c.to_digit(16)).collect();
+    assert_eq!(digits.len() % 2, 0, "{text}");
+    digits
+        .chunks(2)
+        .map(|pair| (pair[0] * 16 + pair[1]) as u8)
+        .collect()
+}
+
+fn decode(decoder: &mut Decoder, block: &[u8]) -> Result<Vec<Owned>, Error> {
+    let mut fields = Vec::new();
+    decoder.decode(block, |field| {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        fields.push((text(field.name), text(field.value), field.sensitive));
+    })?;
+    Ok(fields)
+}
+
+fn table(table: &DynamicTable) -> Vec<(String, String)> {
+    (0..table.len())
+        .map(|position| {
+            let (name, value) = table.get(position).unwrap();
+            (
+                String::from_utf8(name.to_vec()).unwrap(),
+                String::from_utf8(value.to_vec()).unwrap(),
+            )
+        })
+        .collect()
+}
+
+fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
+    list.iter()
+        .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+        .collect()
+}
+
+/// What an appendix C example says: the block, its fields, the table after it and the table's size.
+struct Example<'a> {
+    block: &'a str,
+    fields: &'a [(&'a str, &'a str)],
+    table: &'a [(&'a str, &'a str)],
+    size: usize,
+}
+
+fn check(decoder: &mut Decoder, examples: &[Example<'_>]) {
+    for example in examples {
+        let fields = decode(decoder, &hex(example.block)).unwrap();
+        let fields: Vec<_> = fields.into_iter().map(|(n, v, _)| (n, v)).collect();
+        assert_eq!(fields, pairs(example.fields), "{}", example.block);
+        assert_eq!(
+            table(decoder.table()),
+            pairs(example.table),
+            "table after {}",
+            example.block
+        );
+        assert_eq!(
+            decoder.table().size(),
+            example.size,
+            "size after {}",
+            example.block
+        );
+    }
+}
+
+#[test]
+fn c1_integers() {
+    for (pattern, mask, value, bytes) in [
+        (0x00, 0x1f, 10, "0a"),
+        (0x00, 0x1f, 1337, "1f9a0a"),
+        (0x00, 0xff, 42, "2a"),
+        (0x80, 0x7f, 126, "fe"),
+        (0x80, 0x7f, 127, "ff00"),
+        (0x20, 0x1f, 4096, "3fe11f"),
+    ] {
+        let mut out = Vec::new();
+        integer::encode(pattern, mask, value, &mut out);
+        assert_eq!(out, hex(bytes), "{value}");
+        let mut input = out.as_slice();
+        assert_eq!(integer::decode(mask, &mut input), Ok(value));
+        assert!(input.is_empty());
+    }
+    for bad in ["", "1f", "1f80", "1f8080808001", "1fffffffffff"] {
+        assert_eq!(
+            integer::decode(0x1f, &mut hex(bad).as_slice()),
+            Err(Error::Hpack),
+            "{bad}"
+        );
+    }
+    let largest = (1 << 28) - 1 + 0x1f;
+    assert_eq!(
+        integer::decode(0x1f, &mut hex("1fffffff7f").as_slice()),
+        Ok(largest)
+    );
+}
+
+#[test]
+fn c2_field_lines() {
+    for (block, name, value, sensitive, entered) in [
+        (
+            "400a 6375 7374 6f6d 2d6b 6579 0d63 7573 746f 6d2d 6865 6164 6572",
+            "custom-key",
+            "custom-header",
+            false,
+            true,
+        ),
+        (
+            "040c 2f73 616d 706c 652f 7061 7468",
+            ":path",
+            "/sample/path",
+            false,
+            false,
+        ),
+        (
+            "1008 7061 7373 776f 7264 0673 6563 7265 74",
+            "password",
+            "secret",
+            true,
+            false,
+        ),
+        ("82", ":method", "GET", false, false),
+    ] {
+        let mut decoder = Decoder::new();
+        let fields = decode(&mut decoder, &hex(block)).unwrap();
+        assert_eq!(fields, [(name.to_owned(), value.to_owned(), sensitive)]);
+        let expected = if entered { pairs(&[(name, value)]) } else { vec![] };
+        assert_eq!(table(decoder.table()), expected);
+
+        // The encoder makes the same of the field; it enters what it sees for the second time.
+        let mut encoder = Encoder::new();
+        let field = Field {
+            name: name.as_bytes(),
+            value: value.as_bytes(),
+            sensitive,
+        };
+        let mut out = Vec::new();
+        if entered {
+            encoder.field(field, &mut out);
+            out.clear();
+        }
+        encoder.field(field, &mut out);
+        assert_eq!(out, hex(block));
+        assert_eq!(table(encoder.table()), expected);
+    }
+    let mut decoder = Decoder::new();
+    decode(
+        &mut decoder,
+        &hex("400a 6375 7374 6f6d 2d6b 6579 0d63 7573 746f 6d2d 6865 6164 6572"),
+    )
+    .unwrap();
+    assert_eq!(decoder.table().size(), 55);
+}
+
+const REQUEST_1: &[(&str, &str)] = &[
+    (":method", "GET"),
+    (":scheme", "http"),
+    (":path", "/"),
+    (":authority", "www.example.com"),
+];
+const REQUEST_2: &[(&str, &str)] = &[
+    (":method", "GET"),
+    (":scheme", "http"),
+    (":path", "/"),
+    (":authority", "www.example.com"),
+    ("cache-control", "no-cache"),
+];
+const REQUEST_3: &[(&str, &str)] = &[
+    (":method", "GET"),
+    (":scheme", "https"),
+    (":path", "/index.html"),
+    (":authority", "www.example.com"),
+    ("custom-key", "custom-value"),
+];
+
+fn requests(blocks: [&str; 3]) {
+    let example = |index: usize, fields, table, size| Example {
+        block: blocks[index],
+        fields,
+        table,
+        size,
+    };
+    check(
+        &mut Decoder::new(),
+        &[
+            example(0, REQUEST_1, &[(":authority", "www.example.com")], 57),
+            example(
+                1,
+                REQUEST_2,
+                &[("cache-control", "no-cache"), (":authority", "www.example.com")],
+                110,
+            ),
+            example(
+                2,
+                REQUEST_3,
+                &[
+                    ("custom-key", "custom-value"),
+                    ("cache-control", "no-cache"),
+                    (":authority", "www.example.com"),
+                ],
+                164,
+            ),
+        ],
+    );
+}
+
+#[test]
+fn c3_requests_without_huffman() {
+    requests([
+        "8286 8441 0f77 7777 2e65 7861 6d70 6c65 2e63 6f6d",
+        "8286 84be 5808 6e6f 2d63 6163 6865",
+        "8287 85bf 400a 6375 7374 6f6d 2d6b 6579 0c63 7573 746f 6d2d 7661 6c75 65",
+    ]);
+}
+
+#[test]
+fn c4_requests_with_huffman() {
+    requests([
+        "8286 8441 8cf1 e3c2 e5f2 3a6b a0ab 90f4 ff",
+        "8286 84be 5886 a8eb 1064 9cbf",
+        "8287 85bf 4088 25a8 49e9 5ba9 7d7f 8925 a849 e95b b8e8 b4bf",
+    ]);
+}
+
+const DATE_1: (&str, &str) = ("date", "Mon, 21 Oct 2013 20:13:21 GMT");
+const DATE_2: (&str, &str) = ("date", "Mon, 21 Oct 2013 20:13:22 GMT");
+const LOCATION: (&str, &str) = ("location", "https://www.example.com");
+const PRIVATE: (&str, &str) = ("cache-control", "private");
+const COOKIE: (&str, &str) = (
+    "set-cookie",
+    "foo=ASDJKHQKBZXOQWEOPIUAXQWEOIU; max-age=3600; version=1",
+);
+
+fn responses(blocks: [&str; 3]) {
+    check(
+        &mut Decoder::with_table(256),
+        &[
+            Example {
+                block: blocks[0],
+                fields: &[(":status", "302"), PRIVATE, DATE_1, LOCATION],
+                table: &[LOCATION, DATE_1, PRIVATE, (":status", "302")],
+                size: 222,
+            },
+            Example {
+                block: blocks[1],
+                fields: &[(":status", "307"), PRIVATE, DATE_1, LOCATION],
+                table: &[(":status", "307"), LOCATION, DATE_1, PRIVATE],
+                size: 222,
+            },
+            Example {
+                block: blocks[2],
+                fields: &[
+                    (":status", "200"),
+                    PRIVATE,
+                    DATE_2,
+                    LOCATION,
+                    ("content-encoding", "gzip"),
+                    COOKIE,
+                ],
+                table: &[COOKIE, ("content-encoding", "gzip"), DATE_2],
+                size: 215,
+            },
+        ],
+    );
+}
+
+#[test]
+fn c5_responses_without_huffman() {
+    responses([
+        "4803 3330 3258 0770 7269 7661 7465 611d 4d6f 6e2c 2032 3120 4f63 7420 3230 3133
+         2032 303a 3133 3a32 3120 474d 546e 1768 7474 7073 3a2f 2f77 7777 2e65 7861 6d70
+         6c65 2e63 6f6d",
+        "4803 3330 37c1 c0bf",
+        "88c1 611d 4d6f 6e2c 2032 3120 4f63 7420 3230 3133 2032 303a 3133 3a32 3220 474d
+         54c0 5a04 677a 6970 7738 666f 6f3d 4153 444a 4b48 514b 425a 584f 5157 454f 5049
+         5541 5851 5745 4f49 553b 206d 6178 2d61 6765 3d33 3630 303b 2076 6572 7369 6f6e
+         3d31",
+    ]);
+}
+
+#[test]
+fn c6_responses_with_huffman() {
+    responses([
+        "4882 6402 5885 aec3 771a 4b61 96d0 7abe 9410 54d4 44a8 2005 9504 0b81 66e0 82a6
+         2d1b ff6e 919d 29ad 1718 63c7 8f0b 97c8 e9ae 82ae 43d3",
+        "4883 640e ffc1 c0bf",
+        "88c1 6196 d07a be94 1054 d444 a820 0595 040b 8166 e084 a62d 1bff c05a 839b d9ab
+         77ad 94e7 821d d7f2 e6c7 b335 dfdf cd5b 3960 d5af 2708 7f36 72c1 ab27 0fb5 291f
+         9587 3160 65c0 03ed 4ee5 b106 3d50 07",
+    ]);
+}
+
+/// Each byte alone, as another implementation (Python's hpack) encodes it.
+const SINGLE: &str = "
+ffc7,ffffb1,fffffe2f,fffffe3f,fffffe4f,fffffe5f,fffffe6f,fffffe7f,fffffe8f,ffffea,fffffff3,fffffe9f,
+fffffeaf,fffffff7,fffffebf,fffffecf,fffffedf,fffffeef,fffffeff,ffffff0f,ffffff1f,ffffff2f,fffffffb,
+ffffff3f,ffffff4f,ffffff5f,ffffff6f,ffffff7f,ffffff8f,ffffff9f,ffffffaf,ffffffbf,53,fe3f,fe7f,ffaf,ffcf,
+57,f8,ff5f,febf,feff,f9,ff7f,fa,5b,5f,63,07,0f,17,67,6b,6f,73,77,7b,7f,b9,fb,fff9,83,ffbf,ff3f,ffd7,87,bb,
+bd,bf,c1,c3,c5,c7,c9,cb,cd,cf,d1,d3,d5,d7,d9,db,dd,df,e1,e3,e5,fc,e7,fd,ffdf,fffe1f,ffe7,fff3,8b,fffb,1f,
+8f,27,93,2f,97,9b,9f,37,e9,eb,a3,a7,ab,3f,af,ed,b3,47,4f,b7,ef,f1,f3,f5,f7,fffd,ff9f,fff7,ffef,ffffffcf,
+fffe6f,ffff4b,fffe7f,fffe8f,ffff4f,ffff53,ffff57,ffffb3,ffff5b,ffffb5,ffffb7,ffffb9,ffffbb,ffffbd,ffffeb,
+ffffbf,ffffec,ffffed,ffff5f,ffffc1,ffffee,ffffc3,ffffc5,ffffc7,ffffc9,fffee7,ffff63,ffffcb,ffff67,ffffcd,
+ffffcf,ffffef,ffff6b,fffeef,fffe9f,ffff6f,ffff73,ffffd1,ffffd3,fffef7,ffffd5,ffff77,ffff7b,fffff0,fffeff,
+ffff7f,ffffd7,ffffd9,ffff07,ffff0f,ffff83,ffff17,ffffdb,ffff87,ffffdd,ffffdf,fffeaf,ffff8b,ffff8f,ffff93,
+ffffe1,ffff97,ffff9b,ffffe3,fffff83f,fffff87f,fffebf,fffe3f,ffff9f,ffffe5,ffffa3,fffff67f,fffff8bf,
+fffff8ff,fffff93f,fffffbdf,fffffbff,fffff97f,fffff1,fffff6ff,fffe5f,ffff1f,fffff9bf,fffffc1f,fffffc3f,
+fffff9ff,fffffc5f,fffff2,ffff27,ffff2f,fffffa3f,fffffa7f,ffffffdf,fffffc7f,fffffc9f,fffffcbf,fffecf,
+fffff3,fffedf,ffff37,ffffa7,ffff3f,ffff47,ffffe7,ffffab,ffffaf,fffff77f,fffff7ff,fffff4,fffff5,fffffabf,
+ffffe9,fffffaff,fffffcdf,fffffb3f,fffffb7f,fffffcff,fffffd1f,fffffd3f,fffffd5f,fffffd7f,ffffffef,fffffd9f,
+fffffdbf,fffffddf,fffffdff,fffffe1f,fffffbbf";
+
+/// Bytes 0 to 255 in a row, from the same.
+const ALL: &str = "
+ffc7fffd8fffffe2fffffe3fffffe4fffffe5fffffe6fffffe7fffffe8ffffeafffffff3fffffa7fffffabffffffdfffffebfffffe
+cfffffedfffffeefffffefffffff0ffffff1ffffff2fffffffbfffffcffffffd3fffffd7fffffdbfffffdffffffe3fffffe7fffffe
+bfffffed4fe3f9ffaffcabf1febfafefe7fdfd2cbb00089969b71d79fb9f7fff20ffbff3ff50ddbd7f061c58f265cd9f469d5af66d
+ddbf871e5f9cff7ff7fffc3ff9ffe45fff4719242cb34e6e9d68a6a3d7dac426defe3cfaf7fffbfe7ffbffdffffffcfffe6ffff4bf
+ff9ffffa3fffd3ffff53fffd5ffffb3fffeb7fffdaffffb7ffff73fffeeffffdeffffebffffbfffffd9ffffdbfffebffffe0ffffee
+ffffc3ffff8bffff1ffffe4fffee7fffb1ffff97fffd9ffffcdffff9fffffbffffdafffeeffff4ffffb7fffee7fffe8ffffd3fffde
+ffffd5fffeeffffbdffffe1fffdfffff7fffff5ffffecffff07fff87fffe0ffff17fffedffff87ffff77fffeffffeaffff8bfffe3f
+fff93ffff87fffcbffff37ffff1fffff83ffffe1fffebfffe3ffff3fffff2ffffa3ffffd9fffff17ffffc7fffff27ffffdefffffbf
+fffff2fffff8fffffb7fff97fff8fffffe6fffffc1fffff87ffffe7fffffc5ffffe5fffe4ffff2fffffd1fffff4ffffffefffffe3f
+ffffc9fffff97fffb3ffffcffffb7fffcdffff4ffff9ffffd1ffffcffffeaffffafffffddffffeffffff4fffff5fffffabffffa7ff
+ffd7fffff9bffffecfffffb7fffff3fffffe8fffffd3fffffabfffff5fffffff7ffffecfffffdbfffffbbfffff7ffffff0fffffbbf";
+
+#[test]
+fn huffman_knows_every_byte() {
+    let single: Vec<Vec<u8>> = SINGLE.split(',').map(hex).collect();
+    assert_eq!(single.len(), 256);
+    for (byte, code) in (0_u8..=255).zip(&single) {
+        let mut out = Vec::new();
+        assert_eq!(huffman::decode(code, &mut out), Ok(()), "{byte}");
+        assert_eq!(out, [byte]);
+        // A whole byte of padding more is too much.
+        let mut long = code.clone();
+        long.push(0xff);
+        assert_eq!(
+            huffman::decode(&long, &mut out),
+            Err(Error::Hpack),
+            "{byte} padded"
+        );
+        // Zeroes are no padding; the codes that fill their last byte have none.
+        let mut zeroes = code.clone();
+        let last = zeroes.last_mut().unwrap();
+        let padding = last.trailing_ones();
+        if padding > 0 && padding < 8 && ![0xf8, 0xfa].contains(last) {
+            *last &= !1;
+            out.clear();
+            let decoded = huffman::decode(&zeroes, &mut out);
+            assert!(
+                decoded == Err(Error::Hpack) || out != [byte],
+                "{byte} with zeroes: {out:?}"
+            );
+        }
+    }
+    let mut out = Vec::new();
+    assert_eq!(huffman::decode(&hex(ALL), &mut out), Ok(()));
+    assert_eq!(out, (0_u8..=255).collect::<Vec<_>>());
+}
+
+#[test]
+fn huffman_refuses_eos_and_bad_padding() {
+    let mut out = Vec::new();
+    for bad in [
+        // EOS, alone and after a byte.
+        "ffffffff",
+        "fffffffc",
+        "1fffffffff",
+        // 'a' (00011) and padding of 0s, and one with a hole.
+        "18",
+        "1d",
+        // Padding of eight bits.
+        "ff",
+        "1fff",
+        // A code cut off.
+        "fe",
+        "ffc0",
+        "fffffff0",
+    ] {
+        assert_eq!(huffman::decode(&hex(bad), &mut out), Err(Error::Hpack), "{bad}");
+    }
+    out.clear();
+    assert_eq!(huffman::decode(&[], &mut out), Ok(()));
+    assert!(out.is_empty());
+}
+
+#[test]
+fn names_of_the_static_table_are_found() {
+    for (name, _) in STATIC {
+        let first = STATIC.iter().position(|entry| entry.0 == name).unwrap() + 1;
+        assert_eq!(static_name(name).map(usize::from), Some(first));
+    }
+    assert_eq!(static_name(b"x-request-id"), None);
+    let mut encoder = Encoder::new();
+    for (index, (name, value)) in (1_u8..).zip(STATIC) {
+        let mut out = Vec::new();
+        let field = Field {
+            name,
+            value,
+            sensitive: false,
+        };
+        encoder.field(field, &mut out);
+        assert_eq!(out, [0x80 | index]);
+    }
+}
+
+fn literal(name: &str, value: &str) -> Vec<u8> {
+    let mut block = vec![0x40];
+    for text in [name, value] {
+        integer::encode(0, 0x7f, text.len(), &mut block);
+        block.extend_from_slice(text.as_bytes());
+    }
+    block
+}
+
+#[test]
+fn the_oldest_entries_are_evicted() {
+    // Each entry counts for 32 + 2 bytes: three fit into 110.
+    let mut decoder = Decoder::with_table(110);
+    for (name, value) in [("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")] {
+        decode(&mut decoder, &literal(name, value)).unwrap();
+    }
+    assert_eq!(
+        table(decoder.table()),
+        pairs(&[("d", "4"), ("c", "3"), ("b", "2")])
+    );
+    assert_eq!(decoder.table().size(), 102);
+
+    // Named as the entry that it pushes out (§4.4).
+    let block = hex("7f01 0335 3535");
+    assert_eq!(
+        decode(&mut decoder, &block).unwrap(),
+        [("b".into(), "555".into(), false)]
+    );
+    assert_eq!(
+        table(decoder.table()),
+        pairs(&[("b", "555"), ("d", "4"), ("c", "3")])
+    );
+    assert_eq!(decode(&mut decoder, &hex("c1")), Err(Error::Hpack));
+
+    // Too large an entry empties the table and is no error.
+    let large = "x".repeat(110);
+    assert_eq!(
+        decode(&mut decoder, &literal("e", &large)).unwrap(),
+        [("e".into(), large, false)]
+    );
+    assert!(decoder.table().is_empty());
+    assert_eq!(decoder.table().size(), 0);
+}
+
+#[test]
+fn many_insertions_leave_the_right_entries() {
+    let mut decoder = Decoder::new();
+    let mut model: Vec<(String, String)> = Vec::new();
+    for round in 0..5_000_usize {
+        let pair = (format!("name-{}", round % 7), "v".repeat(round * 31 % 400));
+        let mut block = literal(&pair.0, &pair.1);
+        if let Some(position) = model.iter().rposition(|entry| entry.0 == pair.0) {
+            block.clear();
+            integer::encode(0x40, 0x3f, 62 + position, &mut block);
+            integer::encode(0, 0x7f, pair.1.len(), &mut block);
+            block.extend_from_slice(pair.1.as_bytes());
+        }
+        assert_eq!(
+            decode(&mut decoder, &block).unwrap(),
+            [(pair.0.clone(), pair.1.clone(), false)]
+        );
+        model.insert(0, pair);
+        let mut size = 0;
+        model.retain(|(name, value)| {
+            size += name.len() + value.len() + 32;
+            size <= 4096
+        });
+        assert_eq!(decoder.table().len(), model.len());
+        assert_eq!(
+            table(decoder.table()).last(),
+            model.last(),
+            "oldest after {round}"
+        );
+    }
+    assert_eq!(table(decoder.table()), model);
+}
+
+#[test]
+fn size_updates_are_obeyed_and_checked() {
+    let mut decoder = Decoder::new();
+    decode(&mut decoder, &literal("a", "1")).unwrap();
+    decode(&mut decoder, &literal("b", "2")).unwrap();
+    // 40 bytes: one entry stays.
+    assert_eq!(
+        decode(&mut decoder, &hex("3f09 be")).unwrap(),
+        [("b".into(), "2".into(), false)]
+    );
+    assert_eq!(decoder.table().len(), 1);
+    // To nothing and back to all.
+    decode(&mut decoder, &hex("20 3fe11f")).unwrap();
+    assert!(decoder.table().is_empty());
+    assert_eq!(decoder.table().max_size(), 4096);
+    // Above what was announced; and after a field line.
+    assert_eq!(decode(&mut decoder, &hex("3fe21f")), Err(Error::Hpack));
+    assert_eq!(decode(&mut Decoder::new(), &hex("82 20")), Err(Error::Hpack));
+}
+
+#[test]
+fn broken_blocks_are_errors() {
+    for bad in [
+        "80",             // index 0
+        "be",             // an empty dynamic table
+        "7e 00",          // a name from there
+        "40",             // cut off before the name
+        "40 01",          // in the name
+        "40 01 61",       // before the value
+        "40 01 61 05 62", // in the value
+        "00 ff",          // in a length
+        "00 01 61 81 ff", // Huffman padding of a byte
+    ] {
+        assert_eq!(decode(&mut Decoder::new(), &hex(bad)), Err(Error::Hpack), "{bad}");
+    }
+}
+
+fn encode(encoder: &mut Encoder, fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    encoder.begin(&mut block);
+    for (name, value) in fields {
+        let field = Field {
+            name: name.as_bytes(),
+            value: value.as_bytes(),
+            sensitive: false,
+        };
+        encoder.field(field, &mut block);
+    }
+    block
+}
+
+#[test]
+fn the_encoder_tells_of_a_changed_table() {
+    let fields = [("x-a", "1"), ("x-b", "2")];
+    let mut encoder = Encoder::new();
+    let mut decoder = Decoder::new();
+    let mut last = Vec::new();
+    for _ in 0..3 {
+        last = encode(&mut encoder, &fields);
+        decode(&mut decoder, &last).unwrap();
+    }
+    assert_eq!(last, hex("bf be"), "both are indexed in the end");
+    assert_eq!(encoder.table().len(), 2);
+
+    // Smaller: told once, at the beginning of the next block.
+    encoder.set_max_table_size(40);
+    let block = encode(&mut encoder, &fields);
+    assert_eq!(block[..2], hex("3f09"));
+    assert_eq!(decode(&mut decoder, &block).unwrap().len(), 2);
+    assert_eq!(encoder.table().size(), decoder.table().size());
+    assert_ne!(encode(&mut encoder, &fields)[..2], hex("3f09"));
+
+    // None and back between two blocks: the smallest first (§4.2).
+    let mut decoder = Decoder::new();
+    let mut encoder = Encoder::new();
+    for _ in 0..2 {
+        decode(&mut decoder, &encode(&mut encoder, &fields)).unwrap();
+    }
+    encoder.set_max_table_size(0);
+    encoder.set_max_table_size(1 << 20);
+    let block = encode(&mut encoder, &fields);
+    assert_eq!(block[..4], hex("20 3fe11f"));
+    decode(&mut decoder, &block).unwrap();
+    assert_eq!(table(encoder.table()), table(decoder.table()));
+
+    // More than is used of it: nothing changes.
+    encoder.set_max_table_size(65_536);
+    assert_eq!(encode(&mut encoder, &[(":method", "GET")]), hex("82"));
+
+    // No table: nothing is entered, ever.
+    encoder.set_max_table_size(0);
+    for _ in 0..3 {
+        encode(&mut encoder, &fields);
+    }
+    assert!(encoder.table().is_empty());
+}
+
+#[test]
+fn secrets_enter_no_table() {
+    let mut encoder = Encoder::new();
+    let mut decoder = Decoder::new();
+    for (name, value) in [
+        ("authorization", "Bearer x"),
+        ("x-key", "k"),
+        ("accept-encoding", "gzip, deflate"),
+    ] {
+        for _ in 0..3 {
+            let mut block = Vec::new();
+            let field = Field {
+                name: name.as_bytes(),
+                value: value.as_bytes(),
+                sensitive: true,
+            };
+            encoder.field(field, &mut block);
+            assert_eq!(block[0] & 0xf0, 0x10);
+            let decoded = decode(&mut decoder, &block).unwrap();
+            assert_eq!(decoded, [(name.into(), value.into(), true)]);
+        }
+    }
+    assert!(encoder.table().is_empty() && decoder.table().is_empty());
+}
+
+#[test]
+fn both_tables_stay_the_same_over_many_blocks() {
+    let mut encoder = Encoder::new();
+    let mut decoder = Decoder::new();
+    let mut indexed = 0;
+    for round in 0..2_000_usize {
+        if round % 250 == 249 {
+            encoder.set_max_table_size(round * 7 % 5_000);
+        }
+        let values = [round % 3, round % 17, round % 201, round];
+        let fields: Vec<(String, String)> = values
+            .iter()
+            .enumerate()
+            .map(|(index, value)| (format!("x-{index}"), "v".repeat(value % 90) + &value.to_string()))
+            .collect();
+        let borrowed: Vec<_> = fields.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        let block = encode(&mut encoder, &borrowed);
+        indexed += usize::from(block.len() < 150);
+        let decoded = decode(&mut decoder, &block).unwrap();
+        assert_eq!(
+            decoded.into_iter().map(|(n, v, _)| (n, v)).collect::<Vec<_>>(),
+            fields
+        );
+        assert_eq!(table(encoder.table()), table(decoder.table()));
+    }
+    assert!(indexed > 500, "the table is of use: {indexed}");
+}
