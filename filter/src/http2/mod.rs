@@ -3,9 +3,17 @@
 //! This is a translation, not an endpoint: streams, windows and settings are kept by the two real codecs
 //! at the ends, so there is no stream state here.
 
-use crate::config::Limits;
+pub mod frame;
+mod header_list;
+pub mod hpack;
+mod reader;
+mod writer;
+
+pub use reader::Reader;
+pub use writer::Writer;
+
 use crate::error::Error;
-use crate::message::{Http2Id, Message, Settings};
+use crate::message::{Http2Id, Message};
 
 /// Whose bytes these are: a client's begin with the preface (RFC 9113 §3.4) and carry requests; a
 /// server's carry responses.
@@ -41,56 +49,4 @@ pub enum Event<'a> {
         /// [`Error::Http2Malformed`] or [`Error::Http2HeaderListTooBig`].
         error: Error,
     },
-}
-
-/// Bytes of one sender to events.
-#[derive(Debug)]
-pub struct Reader {
-    sender: Sender,
-}
-
-impl Reader {
-    /// A reader before the first byte of `sender`.
-    pub fn new(sender: Sender, _limits: &Limits) -> Self {
-        Self { sender }
-    }
-
-    /// Takes bytes from the front of `input` and returns the next event, or `None` once all of `input`
-    /// has been taken (a partial frame is kept inside).
-    ///
-    /// # Errors
-    /// Those of the connection; after one, nothing more can be read.
-    pub fn next<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Result<Option<Event<'a>>, Error> {
-        let _ = self.sender;
-        *input = &[];
-        Ok(None)
-    }
-}
-
-/// Messages to bytes of one sender.
-#[derive(Debug)]
-pub struct Writer {
-    sender: Sender,
-}
-
-impl Writer {
-    /// A writer that speaks as `sender`; a client's first output begins with the preface.
-    pub fn new(sender: Sender) -> Self {
-        Self { sender }
-    }
-
-    /// Appends the frames of `message`.
-    pub fn message(&mut self, _message: &Message<'_, Http2Id>, _out: &mut Vec<u8>) {
-        let _ = self.sender;
-    }
-
-    /// Appends a PING.
-    pub fn ping(&mut self, _opaque: [u8; 8], _out: &mut Vec<u8>) {}
-
-    /// Appends a PING with ACK.
-    pub fn ping_ack(&mut self, _opaque: [u8; 8], _out: &mut Vec<u8>) {}
-
-    /// What the receiver of these bytes has announced: HEADER_TABLE_SIZE and MAX_FRAME_SIZE count, the
-    /// rest is ignored.
-    pub fn apply_settings(&mut self, _settings: &Settings) {}
 }

@@ -1,0 +1,218 @@
+//! Messages to bytes.
+
+use super::Sender;
+use super::frame::{
+    DEFAULT_MAX_FRAME_BYTES, FrameHeader, HEADER_BYTES, Kind, LARGEST_MAX_FRAME_BYTES, LAST_STREAM, PREFACE,
+    flag,
+};
+use super::hpack::Encoder;
+use crate::message::{Field, Fields, Http2Id, Message, RequestHead, Settings};
+
+/// Messages to bytes of one sender.
+///
+/// It writes what it is given and checks no order: streams, windows and the SETTINGS that must come first
+/// are the caller's. What a message must hold (see [`Message`]) is taken for granted.
+#[derive(Debug)]
+pub struct Writer {
+    preface_due: bool,
+    max_frame_bytes: usize,
+    encoder: Encoder,
+}
+
+impl Writer {
+    /// A writer that speaks as `sender`; a client's first output begins with the preface.
+    pub fn new(sender: Sender) -> Self {
+        Self {
+            preface_due: sender == Sender::Client,
+            max_frame_bytes: DEFAULT_MAX_FRAME_BYTES,
+            encoder: Encoder::new(),
+        }
+    }
+
+    /// Appends the frames of `message`: several where a header block or a payload is longer than the
+    /// receiver's frames may be, none for an empty piece of data that ends nothing.
+    pub fn message(&mut self, message: &Message<'_, Http2Id>, out: &mut Vec<u8>) {
+        self.preface(out);
+        match *message {
+            Message::Request { stream, end, head } => {
+                let start = self.begin_block(out);
+                self.request_head(&head, out);
+                self.end_block(start, stream, end, head.fields, out);
+            }
+            Message::Response {
+                stream,
+                end,
+                status,
+                fields,
+            } => {
+                let start = self.begin_block(out);
+                self.pseudo(b":status", &status_digits(status), out);
+                self.end_block(start, stream, end, fields, out);
+            }
+            Message::Trailers { stream, fields } => {
+                let start = self.begin_block(out);
+                self.end_block(start, stream, true, fields, out);
+            }
+            Message::Data { stream, end, payload } => self.data(stream, end, payload, out),
+            Message::Reset { stream, code } => {
+                frame(Kind::ResetStream, 0, stream.0, &code.to_be_bytes(), out);
+            }
+            Message::Credit { stream, bytes } => {
+                let stream = stream.map_or(0, |stream| stream.0);
+                frame(Kind::WindowUpdate, 0, stream, &bytes.to_be_bytes(), out);
+            }
+            Message::Settings(settings) => self.settings(settings, out),
+            Message::Ack => frame(Kind::Settings, flag::ACK, 0, &[], out),
+            Message::Goaway { last, code } => {
+                let last = last.map_or(LAST_STREAM, |last| last.0 & LAST_STREAM);
+                let payload = (u64::from(last).wrapping_shl(32)) | u64::from(code);
+                frame(Kind::Goaway, 0, 0, &payload.to_be_bytes(), out);
+            }
+        }
+    }
+
+    /// Appends a PING.
+    pub fn ping(&mut self, opaque: [u8; 8], out: &mut Vec<u8>) {
+        self.preface(out);
+        frame(Kind::Ping, 0, 0, &opaque, out);
+    }
+
+    /// Appends a PING with ACK.
+    pub fn ping_ack(&mut self, opaque: [u8; 8], out: &mut Vec<u8>) {
+        self.preface(out);
+        frame(Kind::Ping, flag::ACK, 0, &opaque, out);
+    }
+
+    /// What the receiver of these bytes has announced: HEADER_TABLE_SIZE and MAX_FRAME_SIZE count, the
+    /// rest is ignored.
+    pub fn apply_settings(&mut self, settings: &Settings) {
+        let bytes = |id| settings.get(id).and_then(|value| usize::try_from(value).ok());
+        if let Some(size) = bytes(Settings::HEADER_TABLE_SIZE) {
+            self.encoder.set_max_table_size(size);
+        }
+        if let Some(size) = bytes(Settings::MAX_FRAME_SIZE) {
+            self.max_frame_bytes = size.clamp(DEFAULT_MAX_FRAME_BYTES, LARGEST_MAX_FRAME_BYTES);
+        }
+    }
+
+    fn preface(&mut self, out: &mut Vec<u8>) {
+        if std::mem::take(&mut self.preface_due) {
+            out.extend_from_slice(PREFACE);
+        }
+    }
+
+    fn settings(&self, settings: &Settings, out: &mut Vec<u8>) {
+        let header = FrameHeader {
+            length: settings.len().saturating_mul(6),
+            kind: Kind::Settings,
+            flags: 0,
+            stream: 0,
+        };
+        out.extend_from_slice(&header.encode());
+        for (id, value) in settings.iter() {
+            out.extend_from_slice(&id.to_be_bytes());
+            out.extend_from_slice(&value.to_be_bytes());
+        }
+    }
+
+    fn data(&self, stream: Http2Id, end: bool, payload: &[u8], out: &mut Vec<u8>) {
+        if payload.is_empty() && end {
+            return frame(Kind::Data, flag::END_STREAM, stream.0, &[], out);
+        }
+        let mut pieces = payload.chunks(self.max_frame_bytes).peekable();
+        while let Some(piece) = pieces.next() {
+            let last = end && pieces.peek().is_none();
+            frame(Kind::Data, end_stream(last), stream.0, piece, out);
+        }
+    }
+
+    /// Leaves room for the frame header and returns where it goes.
+    fn begin_block(&mut self, out: &mut Vec<u8>) -> usize {
+        let start = out.len();
+        out.extend_from_slice(&[0; HEADER_BYTES]);
+        self.encoder.begin(out);
+        start
+    }
+
+    fn request_head(&mut self, head: &RequestHead<'_>, out: &mut Vec<u8>) {
+        self.pseudo(b":method", head.method, out);
+        for (name, value) in [
+            (&b":scheme"[..], head.scheme),
+            (b":authority", head.authority),
+            (b":path", head.path),
+        ] {
+            if !value.is_empty() {
+                self.pseudo(name, value, out);
+            }
+        }
+        if let Some(protocol) = head.protocol {
+            self.pseudo(b":protocol", protocol, out);
+        }
+    }
+
+    fn pseudo(&mut self, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+        let field = Field {
+            name,
+            value,
+            sensitive: false,
+        };
+        self.encoder.field(field, out);
+    }
+
+    /// Appends the fields to the block that `begin_block` has begun at `start`, and frames all of it.
+    fn end_block(&mut self, start: usize, stream: Http2Id, end: bool, fields: &Fields, out: &mut Vec<u8>) {
+        for field in fields.iter() {
+            self.encoder.field(field, out);
+        }
+        let block = start.saturating_add(HEADER_BYTES);
+        let length = out.len().saturating_sub(block);
+        let first = FrameHeader {
+            length: length.min(self.max_frame_bytes),
+            kind: Kind::Headers,
+            flags: end_stream(end) | end_headers(length <= self.max_frame_bytes),
+            stream: stream.0,
+        };
+        // What is beyond the first frame makes way for the headers of the frames that continue it.
+        let rest = match length.checked_sub(self.max_frame_bytes) {
+            None | Some(0) => Vec::new(),
+            Some(_) => out.split_off(block.saturating_add(self.max_frame_bytes)),
+        };
+        if let Some(place) = out.get_mut(start..block) {
+            place.copy_from_slice(&first.encode());
+        }
+        let mut pieces = rest.chunks(self.max_frame_bytes).peekable();
+        while let Some(piece) = pieces.next() {
+            let last = pieces.peek().is_none();
+            frame(Kind::Continuation, end_headers(last), stream.0, piece, out);
+        }
+    }
+}
+
+const fn end_stream(end: bool) -> u8 {
+    if end { flag::END_STREAM } else { 0 }
+}
+
+const fn end_headers(end: bool) -> u8 {
+    if end { flag::END_HEADERS } else { 0 }
+}
+
+/// Three digits; a status is 100 to 599.
+fn status_digits(status: u16) -> [u8; 3] {
+    let digit = |unit: u16| {
+        let digit = status.checked_div(unit).unwrap_or_default().wrapping_rem(10);
+        b'0'.wrapping_add(u8::try_from(digit).unwrap_or_default())
+    };
+    [digit(100), digit(10), digit(1)]
+}
+
+/// Appends a frame; the payload is no longer than the receiver's frames may be.
+fn frame(kind: Kind, flags: u8, stream: u32, payload: &[u8], out: &mut Vec<u8>) {
+    let header = FrameHeader {
+        length: payload.len(),
+        kind,
+        flags,
+        stream,
+    };
+    out.extend_from_slice(&header.encode());
+    out.extend_from_slice(payload);
+}
