@@ -42,6 +42,13 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+def host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not (host and port.isdigit()):
+        raise PairError(f"origin {text!r} is not HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
 def check_free(what: str, port: int) -> None:
     """Envoys listen with SO_REUSEPORT: two of them would share a port without a word."""
     with socket.socket() as listener:
@@ -214,14 +221,11 @@ class Pair:
         far_config: Path | None = None,
         tls: bool = False,
         origin_http2: bool = False,
+        grpc_origin: str | None = None,
         baseline: bool = False,
         log_level: str = "warning",
     ):
-        host, colon, port = origin.rpartition(":")
-        host = host.strip("[]")
-        if not (colon and host and port.isdigit()):
-            raise PairError(f"origin {origin!r} is not HOST:PORT")
-        self.origin = (host, int(port))
+        self.origin = host_and_port(origin)
         self.near_port = near_port or free_port()
         self.far_port = far_port or free_port()
         self.ready_path = f"/wsferry-ready-{secrets.token_hex(8)}"
@@ -231,8 +235,9 @@ class Pair:
         set_port(listener(near, "ingress"), self.near_port)
         set_port(near["admin"], near_admin or free_port())
         set_port(far["admin"], far_admin or free_port())
-        for name in ("origin", "origin_http2"):
-            endpoint(far, name)["address"]["socket_address"] = {"address": host, "port_value": int(port)}
+        for name, address in (("origin", self.origin), ("origin_http2", host_and_port(grpc_origin or origin))):
+            socket_address = {"address": address[0], "port_value": address[1]}
+            endpoint(far, name)["address"]["socket_address"] = socket_address
         if baseline:
             bypass_tunnel(near, far, self.far_port)
         else:
@@ -314,7 +319,8 @@ class Pair:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/pair", description=__doc__.splitlines()[0])
     parser.add_argument("--origin", required=True, metavar="HOST:PORT", help="the application, over HTTP/1.1")
-    parser.add_argument("--origin-http2", action="store_true", help="the application speaks HTTP/2 (gRPC always does)")
+    parser.add_argument("--origin-http2", action="store_true", help="the application speaks HTTP/2, for more than gRPC")
+    parser.add_argument("--grpc-origin", metavar="HOST:PORT", help="another application for gRPC; default: --origin")
     parser.add_argument("--near", dest="near_port", type=int, default=10000, metavar="PORT")
     parser.add_argument("--far", dest="far_port", type=int, default=10001, metavar="PORT")
     parser.add_argument("--near-admin", type=int, default=9901, metavar="PORT")

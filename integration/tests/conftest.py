@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from endpoints.http1 import Http1Client, Http1Origin
 from endpoints.http2 import Http2Client, Http2Origin
+from origins.process import nginx, python_origin
 from pair import DEFAULT_WASM, ROOT, Pair
 
 LIMIT = 10.0  # seconds that one exchange or conversation may take
@@ -76,6 +79,37 @@ def origin(loop):
     yield get
     for one in origins.values():
         loop(one.close())
+
+
+@dataclass
+class Web:
+    """A pair in front of nginx, which serves `files` and has the web application and the WebSocket service behind
+    it, and of the gRPC service."""
+
+    pair: Pair
+    files: Path
+
+    @property
+    def port(self) -> int:
+        return self.pair.near_port
+
+
+@pytest.fixture(scope="session")
+def web_origins(tmp_path_factory):
+    """nginx, its files and the gRPC service: `(port, files, grpc_port)`."""
+    files = tmp_path_factory.mktemp("files")
+    with contextlib.ExitStack() as stack:
+        application = stack.enter_context(python_origin("application"))
+        websocket = stack.enter_context(python_origin("websocket_echo"))
+        grpc = stack.enter_context(python_origin("grpc_service"))
+        port = stack.enter_context(nginx(tmp_path_factory.mktemp("nginx"), files, application, websocket))
+        yield port, files, grpc
+
+
+@pytest.fixture(scope="session")
+def web(new_pair, web_origins) -> Web:
+    port, files, grpc = web_origins
+    return Web(new_pair(f"127.0.0.1:{port}", grpc_origin=f"127.0.0.1:{grpc}"), files)
 
 
 @pytest.fixture(scope="session")
