@@ -1,0 +1,111 @@
+"""Measures wsferry beside plain HTTP/1.1 and HTTP/2 between the same two Envoys: one run, one origin, in turns."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+# pair.py, the pair of Envoys that all of integration/ uses.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import chart
+import report
+from origin import Origin
+from rounds import FULL, QUICK, Bench, Results
+from ways import Also, Setting
+from workloads import WORKLOADS
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CHART = ROOT / "docs/bench.svg"
+
+
+def named(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (equals and name and value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="under three minutes, fewer and shorter rounds")
+    parser.add_argument("--only", action="append", choices=list(WORKLOADS), metavar="NAME", help=", ".join(WORKLOADS))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
+    parser.add_argument("--chart", type=Path, metavar="FILE", help="default: docs/bench.svg after a full run")
+    parser.add_argument(
+        "--also",
+        action="append",
+        type=named,
+        default=[],
+        metavar="NAME=URL",
+        help="another tunnel to the origin that is running, like other=http://127.0.0.1:8000; see --origin-port",
+    )
+    parser.add_argument(
+        "--also-pid", action="append", type=named, default=[], metavar="NAME=PID", help="a process whose CPU time is its"
+    )
+    parser.add_argument("--origin-port", type=int, metavar="PORT", help="where --also tunnels lead; default: a free one")
+    parser.add_argument("--hold", type=float, metavar="SECONDS", help="how long idle streams have to stay up")
+    parser.add_argument("--envoy", required=True, metavar="PATH", help="default: as scripts/setup finds it")
+    parser.add_argument("--wasm", type=Path, required=True, metavar="FILE", help="default: what scripts/build made")
+    parser.add_argument("--nginx", required=True, metavar="PATH", help="default: as scripts/setup finds it")
+    return parser.parse_args()
+
+
+def tunnels(options: argparse.Namespace) -> list[Also]:
+    also = [Also(name, url) for name, url in options.also]
+    for name, pid in options.also_pid:
+        (tunnel,) = [tunnel for tunnel in also if tunnel.name == name] or sys.exit(f"--also-pid: no --also {name}")
+        tunnel.pids.append(int(pid))
+    return also
+
+
+def measure(options: argparse.Namespace, setting: Setting, results: Results) -> None:
+    effort = QUICK if options.quick else FULL
+    if options.hold is not None:
+        effort = effort.holding(options.hold)
+    bench = Bench(setting, effort, tunnels(options), results)
+    for name in options.only or WORKLOADS:
+        WORKLOADS[name](bench)
+
+
+def main() -> int:
+    options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    started = time.monotonic()
+    directory = Path(tempfile.mkdtemp(prefix="wsferry-bench-"))
+    results = Results()
+    about = report.machine(options.envoy, options.wasm)
+    print(about, flush=True)
+    origin = Origin(options.nginx, directory, options.origin_port)
+    try:
+        measure(options, Setting(options.envoy, options.wasm, origin, directory), results)
+    finally:
+        origin.stop()
+    print("\n" + report.table(results))
+    print("\n" + report.targets(results))
+    failed = report.failures(results)
+    print("\n".join(failed))
+    print(f"{time.monotonic() - started:.0f} s")
+    if options.json:
+        options.json.write_text(json.dumps(report.as_json(results), indent=1) + "\n")
+    complete = not options.quick and not options.only and not failed
+    if options.chart or complete:
+        target = options.chart or CHART
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(chart.draw(results, about))
+        print(f"chart: {target}")
+    if failed:
+        print(f"logs: {directory}", file=sys.stderr)
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

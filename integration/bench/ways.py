@@ -1,0 +1,241 @@
+"""The ways from client to origin that are compared: pairs of Envoys that differ in what is between them, and nothing else.
+
+All are made from envoy/near.yaml and envoy/far.yaml. For `http1` and `http2` the tunnel is taken out: the cluster
+that led into it leads straight to the far Envoy's inner listener, over the network instead of inside the process. So
+windows, circuit breakers, header limits, timeouts and keep-alive are those of the tunnel.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pair as pairs
+from origin import Origin
+from processes import cpu_seconds
+
+START_TIMEOUT = 20.0  # seconds
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is between the two Envoys."""
+
+    name: str
+    protocol: str  # "http1", "http2" or "wsferry"
+    enter_credentials: bool = False
+    # Requests at once on one connection between the Envoys; None leaves it as in envoy/near.yaml.
+    streams_per_connection: int | None = None
+
+
+HTTP1 = Kind("http1", "http1")
+HTTP2 = Kind("http2", "http2")
+WSFERRY = Kind("wsferry", "wsferry")
+ORDINARY = (HTTP1, HTTP2, WSFERRY)
+WSFERRY_CREDENTIALS = Kind("wsferry_credentials", "wsferry", enter_credentials=True)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all ways of a run have in common."""
+
+    envoy: str
+    wasm: Path
+    origin: Origin
+    directory: Path
+
+
+class Relay:
+    """relay.py as a process of its own, whose CPU time counts for nobody."""
+
+    def __init__(self, delay_ms: float):
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("relay.py")), "--delay", str(delay_ms)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=pairs.die_with_parent,
+        )
+        self.port = int(self.process.stdout.readline())
+
+    def lead_to(self, port: int) -> None:
+        self.process.stdin.write(f"{port}\n")
+        self.process.stdin.flush()
+
+    def wire_bytes(self) -> int:
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        counts = json.loads(self.process.stdout.readline())
+        return counts["up"] + counts["down"]
+
+    def stop(self) -> None:
+        self.process.stdin.close()
+        self.process.wait(5)
+
+
+@dataclass
+class Also:
+    """A tunnel that the user has running. What it costs is known only of processes that the user names."""
+
+    name: str
+    url: str
+    pids: list[int] = field(default_factory=list)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        parts = urlsplit(self.url)
+        if parts.scheme != "http" or not parts.hostname or parts.path.strip("/"):
+            raise pairs.PairError(f"--also {self.name}: {self.url!r} is not http://HOST:PORT")
+        return parts.hostname, parts.port or 80
+
+    def start(self) -> None:
+        """It is running, the user says; whether it leads to the origin shows with the first request."""
+        _ = self.address
+
+    def stop(self) -> None:
+        """It goes on running."""
+
+    def cpu_seconds(self) -> float | None:
+        return cpu_seconds(self.pids) if self.pids else None
+
+    def wire_bytes(self) -> None:
+        return None
+
+
+class Way:
+    """A near and a far Envoy with one worker each, and a relay between them where a delay is asked for."""
+
+    def __init__(self, kind: Kind, setting: Setting, delay_ms: float | None = None):
+        self.name = kind.name
+        self.kind = kind
+        # It takes its port first: the pair then chooses others.
+        self.relay = None if delay_ms is None else Relay(delay_ms)
+        baseline = kind.protocol != "wsferry"
+        self.pair = pairs.Pair(
+            f"127.0.0.1:{setting.origin.port}",
+            envoy=setting.envoy,
+            # A baseline's configuration names no filter in the end, so any file does.
+            wasm=Path(__file__) if baseline else setting.wasm,
+            concurrency=1,
+            log_dir=setting.directory / f"{kind.name}-{time.monotonic_ns()}",
+            baseline=baseline,
+        )
+        near, far = self.pair.near.config, self.pair.far.config
+        # The cluster whose connections are those between the two Envoys.
+        self.between = "tunnel" if baseline else "far"
+        for config in (near, far):
+            pairs.walk(config, lambda mapping: mapping.pop("access_log", None))
+        if kind.protocol == "http1":
+            speak_http1(near, far)
+        if kind.enter_credentials:
+            enter_credentials(near)
+            enter_credentials(far)
+        if kind.streams_per_connection is not None:
+            limit_streams(near, kind.streams_per_connection)
+        route_services(far, setting.origin)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return "127.0.0.1", self.pair.near_port
+
+    @property
+    def pids(self) -> list[int]:
+        return [envoy.process.pid for envoy in self.pair.envoys]
+
+    def start(self) -> None:
+        """Returns once a request has passed."""
+        self.start_cold()
+        self.pair.wait_ready()
+
+    def start_cold(self) -> None:
+        """Returns once both Envoys listen; no request has been sent."""
+        if self.relay is not None:
+            self.relay.lead_to(self.pair.far_port)
+            address = {"socket_address": {"address": "127.0.0.1", "port_value": self.relay.port}}
+            pairs.endpoint(self.pair.near.config, self.between)["address"] = address
+        # The far one first: a near one that opens its tunnel at once has to find it.
+        for envoy in (self.pair.far, self.pair.near):
+            envoy.start()
+            deadline = time.monotonic() + START_TIMEOUT
+            while not is_ready(envoy):
+                self.pair.check_running()
+                if time.monotonic() > deadline:
+                    raise pairs.PairError(f"{envoy.name} Envoy not ready within {START_TIMEOUT:g} s\n{envoy.tail()}")
+                time.sleep(0.02)
+
+    def stop(self) -> None:
+        self.pair.stop()
+        if self.relay is not None:
+            self.relay.stop()
+            self.relay = None
+
+    def cpu_seconds(self) -> float:
+        return cpu_seconds(self.pids)
+
+    def wire_bytes(self) -> int:
+        """Bytes in both directions of the TCP connections between the two Envoys, as the near one counts them."""
+        prefix = f"cluster.{self.between}.upstream_cx"
+        stats = self.pair.near.stats()
+        return stats[f"{prefix}_tx_bytes_total"] + stats[f"{prefix}_rx_bytes_total"]
+
+    def connections_between(self) -> int:
+        return self.pair.near.stats()[f"cluster.{self.between}.upstream_cx_active"]
+
+
+def is_ready(envoy: pairs.Envoy) -> bool:
+    try:
+        return envoy.admin("/ready").strip() == "LIVE"
+    except OSError:
+        return False
+
+
+def protocol_options(config: dict, cluster: str) -> dict:
+    (options,) = pairs.cluster(config, cluster)["typed_extension_protocol_options"].values()
+    return options
+
+
+def speak_http1(near: dict, far: dict) -> None:
+    """Has the near Envoy speak to the far one as the far one speaks to an HTTP/1.1 origin."""
+    options = protocol_options(near, "tunnel")
+    options["explicit_http_config"] = copy.deepcopy(protocol_options(far, "origin")["explicit_http_config"])
+    inner = pairs.connection_manager(far, "inner")
+    inner["codec_type"] = "HTTP1"
+    inner["http_protocol_options"] = {"enable_trailers": True, "allow_custom_methods": True}
+
+
+def enter_credentials(config: dict) -> None:
+    def visit(mapping: dict) -> None:
+        value = mapping.get("value")
+        if not isinstance(value, str) or '"role"' not in value:
+            return
+        plugin = json.loads(value)
+        plugin["field_table"] = {**plugin.get("field_table", {}), "enter_credentials": True}
+        mapping["value"] = json.dumps(plugin)
+
+    pairs.walk(config, visit)
+
+
+def limit_streams(near: dict, most: int) -> None:
+    http2 = protocol_options(near, "tunnel")["explicit_http_config"]["http2_protocol_options"]
+    http2["max_concurrent_streams"] = most
+
+
+def route_services(far: dict, origin: Origin) -> None:
+    """Leads /sink and /idle/ to the origin's services, with the settings of the origin's own clusters."""
+    routes = pairs.connection_manager(far, "inner")["route_config"]["virtual_hosts"][0]["routes"]
+    clusters = far["static_resources"]["clusters"]
+    for name, like, port, match in (
+        ("sink", "origin", origin.sink_port, {"path": "/sink"}),
+        ("idle", "origin_http2", origin.idle_port, {"prefix": "/idle/"}),
+    ):
+        cluster = copy.deepcopy(pairs.cluster(far, like))
+        cluster["name"] = cluster["load_assignment"]["cluster_name"] = name
+        clusters.append(cluster)
+        pairs.set_port(pairs.endpoint(far, name), port)
+        routes.insert(0, {"match": match, "route": {"cluster": name, "timeout": "0s"}})

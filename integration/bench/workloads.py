@@ -1,0 +1,247 @@
+"""What is measured, and how one measurement of one way is made."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from processes import Client, resident_bytes, run
+from rounds import MIB, Bench, Failed, Meter, Sample
+from ways import HTTP2, ORDINARY, WSFERRY, WSFERRY_CREDENTIALS, Also, Kind, Way
+
+HERE = Path(__file__).parent
+DELAY_MS = 25.0  # each way
+# Time for a near Envoy that opens its tunnel without being asked.
+EAGER_SECONDS = 1.0
+OPEN_TIMEOUT = 150.0  # seconds
+
+
+def python_client(way: Way | Also, *arguments: object) -> list[str]:
+    host, port = way.address
+    return [sys.executable, str(HERE / "client.py"), *map(str, arguments), "--address", f"{host}:{port}"]
+
+
+def wrk(way: Way | Also, path: str, connections: int, seconds: float, users: int, fields: Sequence[str]) -> list[str]:
+    host, port = way.address
+    options = ["--threads", "1", "--connections", str(connections), "--duration", f"{max(1, round(seconds))}s"]
+    headers = [part for name in fields for part in ("--header", name)]
+    script = ["--script", str(HERE / "load.lua"), "--timeout", "10s"]
+    return ["wrk", *options, *headers, *script, f"http://{host}:{port}{path}", "--", str(users)]
+
+
+def read_wrk(output: str) -> dict:
+    result = json.loads(output.strip().splitlines()[-1])
+    errors = {name: result[name] for name in ("connect", "read", "write", "status", "timeout") if result[name]}
+    if errors:
+        raise Failed(f"errors of {result['requests']} requests: {errors}")
+    return result
+
+
+def small_requests(
+    bench: Bench, way: Way | Also, *, path: str, connections: int, users: int = 0, fields: Sequence[str] = ()
+) -> Sample:
+    seconds = bench.effort.seconds
+    meter = Meter(bench, way)
+    finished = run(wrk(way, path, connections, seconds, users, fields), seconds + 30)
+    result = read_wrk(finished.output)
+    return {
+        "requests_per_second": result["requests"] / result["seconds"],
+        **meter.sample(result["requests"], finished.cpu_seconds),
+        "p50_ms": result["p50_ms"],
+        "p99_ms": result["p99_ms"],
+    }
+
+
+def small(bench: Bench) -> None:
+    """1 KiB GET, 32 connections, keep-alive."""
+
+    def measure(way: Way | Also) -> Sample:
+        return small_requests(bench, way, path="/small", connections=32)
+
+    with bench.running("small", ORDINARY, also=True) as ways:
+        bench.interleave("small", ways, measure, bench.effort.rounds, warm_up=measure)
+
+
+def connections(bench: Bench) -> None:
+    """1 KiB GET from 32 clients that open a connection for every request. The latency begins when it is open."""
+
+    def measure(way: Way | Also) -> Sample:
+        return small_requests(bench, way, path="/small", connections=32, fields=["Connection: close"])
+
+    with bench.running("connections", ORDINARY, also=True) as ways:
+        bench.interleave("connections", ways, measure, bench.effort.rounds, warm_up=measure)
+
+
+def polling(bench: Bench) -> None:
+    """GETs with cookie, bearer token and request id, small JSON answers, on 16 connections.
+
+    Of one user, whose credentials a HPACK table of 4 KiB can hold, and of sixteen, whose can't.
+    """
+    with bench.running("polling", (*ORDINARY, WSFERRY_CREDENTIALS), also=True) as ways:
+        for workload, users in (("polling", 1), ("polling_16_users", 16)):
+
+            def measure(way: Way | Also, users=users) -> Sample:
+                return small_requests(bench, way, path="/poll", connections=16, users=users)
+
+            bench.interleave(workload, ways, measure, bench.effort.few_rounds, warm_up=measure)
+
+
+def bulk_once(bench: Bench, way: Way | Also, direction: str, streams: int, size: int) -> Sample:
+    meter = Meter(bench, way)
+    finished = run(python_client(way, "bulk", direction, "--bytes", size, "--streams", streams), 180)
+    result = json.loads(finished.output)
+    sample = meter.sample(streams, finished.cpu_seconds)
+    return {
+        "megabytes_per_second": result["bytes"] / result["seconds"] / 1e6,
+        **sample,
+        **{
+            name.replace("_1000", "_gigabyte"): value * streams / 1000 / (result["bytes"] / 1e9)
+            for name, value in sample.items()
+            if name.endswith("_1000") and value is not None
+        },
+    }
+
+
+def bulk(bench: Bench) -> None:
+    """256 MiB down and up, one stream, then eight."""
+    sizes = {1: bench.effort.bulk_bytes, 8: bench.effort.bulk_bytes_of_eight}
+    for streams, size in sizes.items():
+        for direction in ("down", "up"):
+
+            def measure(way: Way | Also, streams=streams, direction=direction, size=size) -> Sample:
+                return bulk_once(bench, way, direction, streams, size)
+
+            def warm_up(way: Way | Also, streams=streams, direction=direction) -> Sample:
+                return bulk_once(bench, way, direction, streams, 16 * MIB)
+
+            workload = f"bulk_{direction}_{streams}"
+            with bench.running(workload, ORDINARY, also=True) as ways:
+                bench.interleave(workload, ways, measure, bench.effort.few_rounds, warm_up=warm_up)
+
+
+def mixed(bench: Bench) -> None:
+    """1 KiB GETs on two connections beside two endless downloads; the latency is that of the small ones.
+
+    CPU time is left out: it can't be told apart.
+    """
+    several = (Kind("http2_several", "http2", streams_per_connection=2),)
+    several += (Kind("wsferry_several", "wsferry", streams_per_connection=2),)
+
+    def measure(way: Way | Also) -> Sample:
+        seconds = bench.effort.seconds
+        endless = ("bulk", "down", "--bytes", 256 * MIB, "--streams", 2, "--seconds", seconds + 1)
+        downloads = Client(python_client(way, *endless))
+        try:
+            # Until the downloads are at full speed; they go on a little longer than the small requests.
+            time.sleep(0.5)
+            requests = run(wrk(way, "/small", 2, seconds, 0, ()), seconds + 30)
+            loaded = downloads.finish(60)
+        finally:
+            downloads.stop()
+        result, transferred = read_wrk(requests.output), json.loads(loaded.output)
+        return {
+            "requests_per_second": result["requests"] / result["seconds"],
+            "p50_ms": result["p50_ms"],
+            "p99_ms": result["p99_ms"],
+            "megabytes_per_second": transferred["bytes"] / transferred["seconds"] / 1e6,
+        }
+
+    with bench.running("mixed", (*ORDINARY, *several), also=True) as ways:
+        bench.interleave("mixed", ways, measure, bench.effort.few_rounds)
+
+
+def distance(bench: Bench) -> None:
+    """25 ms each way between the two Envoys: a first request, one client polling, a download and an upload.
+
+    Opening a TCP connection takes a round trip, so that a first request takes two where nothing is open yet.
+    """
+    effort = bench.effort
+
+    def measure(kind: Kind) -> dict[str, Sample]:
+        way = Way(kind, bench.setting, DELAY_MS)
+        try:
+            way.start_cold()
+            time.sleep(EAGER_SECONDS)
+            meter = Meter(bench, way)
+            count = effort.requests_at_distance
+            finished = run(python_client(way, "sequence", "--path", "/poll", "--count", count), 120)
+            first, *rest = json.loads(finished.output)["milliseconds"]
+            rest.sort()
+            warm = {
+                "requests_per_second": 1000 / statistics.mean(rest),
+                **meter.sample(count, finished.cpu_seconds),
+                "p50_ms": statistics.median(rest),
+                "p99_ms": rest[len(rest) * 99 // 100],
+            }
+            down = bulk_once(bench, way, "down", 1, effort.distant_bulk_bytes)
+            up = bulk_once(bench, way, "up", 1, effort.distant_bulk_bytes)
+        finally:
+            way.stop()
+        return {
+            "distance_first": {"p50_ms": first},
+            "distance_polling": warm,
+            "distance_bulk_down": down,
+            "distance_bulk_up": up,
+        }
+
+    bench.interleave("distance", ORDINARY, measure, effort.few_rounds)
+
+
+def idle_streams(bench: Bench, kind: Kind, path: str, count: int) -> Sample:
+    """Resident memory that streams which wait cost each Envoy, KiB a stream."""
+    way = Way(kind, bench.setting)
+    client = None
+    try:
+        way.start()
+        before = [resident_bytes(pid) for pid in way.pids]
+        client = Client(python_client(way, "idle", "--path", path, "--streams", count))
+        client.read_line(OPEN_TIMEOUT)
+        time.sleep(bench.effort.hold_seconds)
+        after = [resident_bytes(pid) for pid in way.pids]
+        between = way.connections_between()
+        # At the end of its input the client counts the streams again.
+        left = json.loads(client.finish(60).output)["left"]
+        if left < count:
+            raise Failed(f"{left} of {count} streams left after {bench.effort.hold_seconds:g} s")
+    finally:
+        if client is not None:
+            client.stop()
+        way.stop()
+    near, far = ((b - a) / 1024 / count for a, b in zip(before, after, strict=True))
+    return {"near_kib_per_stream": near, "far_kib_per_stream": far, "connections_between": between}
+
+
+def streams(bench: Bench) -> None:
+    """Idle long polls and event streams: memory per stream of each Envoy."""
+    for count in bench.effort.idle_streams:
+        for name, path in (("polls", "/idle/poll"), ("events", "/idle/events")):
+
+            def measure(kind: Kind, path=path, count=count) -> Sample:
+                return idle_streams(bench, kind, path, count)
+
+            bench.interleave(f"streams_{name}_{count}", ORDINARY, measure, 1)
+
+
+def websockets(bench: Bench) -> None:
+    """One idle long poll on each connection between the Envoys: memory per connection, stream included."""
+    count = bench.effort.websockets
+    kinds = [Kind(kind.name, kind.protocol, streams_per_connection=1) for kind in (HTTP2, WSFERRY)]
+    bench.interleave(
+        f"websockets_{count}", kinds, lambda kind: idle_streams(bench, kind, "/idle/poll", count), 1
+    )
+
+
+WORKLOADS: dict[str, Callable[[Bench], None]] = {
+    "small": small,
+    "connections": connections,
+    "polling": polling,
+    "bulk": bulk,
+    "mixed": mixed,
+    "distance": distance,
+    "streams": streams,
+    "websockets": websockets,
+}
