@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use crate::connection_manager;
+
 /// A configuration that can't be used: which field, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
@@ -28,6 +30,48 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
+
+/// What one plugin is: the JSON's `role` decides which of the two kinds of configuration it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PluginConfig {
+    /// `near` or `far`.
+    Converter(Config),
+    /// `connection_manager`.
+    ConnectionManager(connection_manager::Config),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum PluginRole {
+    Near,
+    Far,
+    ConnectionManager,
+}
+
+/// The `role` alone. The rest is read, and unknown fields are refused, once it is known what it is.
+#[derive(Deserialize)]
+struct RoleOnly {
+    role: PluginRole,
+}
+
+impl PluginConfig {
+    /// Reads and validates.
+    ///
+    /// # Errors
+    /// Names the field.
+    pub fn parse(json: &[u8]) -> Result<Self, ConfigError> {
+        let RoleOnly { role } = serde_json::from_slice(json).map_err(|error| ConfigError {
+            field: String::new(),
+            reason: error.to_string(),
+        })?;
+        match role {
+            PluginRole::Near | PluginRole::Far => Config::parse(json).map(Self::Converter),
+            PluginRole::ConnectionManager => {
+                connection_manager::Config::parse(json).map(Self::ConnectionManager)
+            }
+        }
+    }
+}
 
 /// Which end of the WebSocket a converter is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

@@ -15,6 +15,7 @@
 
 pub mod cbor;
 pub mod config;
+pub mod connection_manager;
 pub mod converter;
 pub mod error;
 pub mod http2;

@@ -1,0 +1,55 @@
+//! Time as the connection manager counts it.
+
+/// A point in time: milliseconds since any fixed one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(pub u64);
+
+impl Time {
+    /// So many milliseconds later.
+    #[must_use]
+    pub fn after(self, milliseconds: u32) -> Self {
+        Self(self.0.saturating_add(u64::from(milliseconds)))
+    }
+
+    /// Milliseconds from `earlier` to this, 0 where that is later.
+    pub fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// Makes a clock that never goes back out of one that may: the host's is the time of day, and after
+/// a step back every back-off would last longer by the step.
+#[derive(Debug, Default)]
+pub struct Clock {
+    offset: u64,
+    last: u64,
+}
+
+impl Clock {
+    /// The time, given the host's, milliseconds.
+    pub fn now(&mut self, host: u64) -> Time {
+        let mut now = host.saturating_add(self.offset);
+        if now < self.last {
+            self.offset = self.offset.saturating_add(self.last.saturating_sub(now));
+            now = self.last;
+        }
+        self.last = now;
+        Time(now)
+    }
+}
+
+/// `milliseconds`, shortened by up to `percent` of it; `random` picks how much. Shortened and never
+/// lengthened, so that a configured time is the longest.
+pub fn jittered(milliseconds: u32, percent: u32, random: u32) -> u32 {
+    let range = u64::from(milliseconds)
+        .saturating_mul(u64::from(percent))
+        .checked_div(100)
+        .unwrap_or_default();
+    // The upper half of a 64-bit product: spread evenly over 0..=range without a division.
+    let cut = range
+        .saturating_add(1)
+        .saturating_mul(u64::from(random))
+        .checked_shr(32)
+        .unwrap_or_default();
+    milliseconds.saturating_sub(u32::try_from(cut).unwrap_or(u32::MAX))
+}

@@ -1,0 +1,479 @@
+//! One tunnel on one worker.
+
+use std::collections::VecDeque;
+
+use super::config::{Mode, TunnelConfig};
+use super::decision::{Evidence, Reason, Ticket, Verdict};
+use super::request_window::RequestWindow;
+use super::time::{Time, jittered};
+
+/// A probe that the host has said nothing about for so long after its time-out is taken for lost,
+/// milliseconds.
+const LOST_PROBE_GRACE_MS: u32 = 1_000;
+
+/// Does the tunnel work, as far as this worker knows?
+///
+/// ```text
+///             wanted                         probe answered
+///   Idle ───────────────► Opening ────────────────────────────────► Up
+///    ▲                    │  │  ▲                                   │ │
+///    │◄───not wanted──────┘  │  │ time over,                        │ │
+///    │                       │  │ wanted                            │ │
+///    │       probe failed    ▼  │         `consecutive` failures    │ │
+///    │◄──────time over──── Backoff ◄────────────────────────────────┘ │
+///    │       not wanted                                               │
+///    │◄──────time over──── NoConverter ◄── handshake without wsferry, │
+///    │                       └─ wanted ─► Opening      from any state │
+///    │◄───────────────────────────── not wanted ──────────────────────┘
+/// ```
+///
+/// *Wanted* is what the request rate says (or `eager`), with two thresholds so that it doesn't flap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// Not wanted: no probes. The WebSocket may linger until Envoy's idle time-out closes it.
+    Idle,
+    /// Wanted and not known to work: a probe is under way, or will be at that time.
+    Opening {
+        /// When a probe may be sent.
+        not_before: Time,
+    },
+    /// A probe has passed and nothing has taken it out of use since.
+    Up {
+        /// Since when.
+        since: Time,
+    },
+    /// It failed; nothing is sent until then.
+    Backoff {
+        /// When it is tried again.
+        until: Time,
+    },
+    /// The target has no converter; nothing is sent until then.
+    NoConverter {
+        /// When it is asked again.
+        until: Time,
+    },
+}
+
+impl Link {
+    /// Name in logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Opening { .. } => "opening",
+            Self::Up { .. } => "up",
+            Self::Backoff { .. } => "backoff",
+            Self::NoConverter { .. } => "no_converter",
+        }
+    }
+}
+
+/// What a probe is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeKind {
+    /// To open the WebSocket: [`super::Target::claim`] comes first.
+    Open,
+    /// To keep it alive and see that it works.
+    KeepAlive,
+}
+
+/// Which probe an answer belongs to; late answers to earlier ones are ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ProbeId(u32);
+
+/// How a probe failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeFailure {
+    /// No answer within `timeout_ms`.
+    TimedOut,
+    /// The tunnel or the WebSocket could not be opened or broke, or something else than the far end
+    /// answered.
+    Broken,
+    /// The handshake was refused for good, or granted without `wsferry.v1`.
+    NoConverter,
+}
+
+/// A change of [`Link`] that is worth a line in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transition {
+    /// Before.
+    pub from: Link,
+    /// After.
+    pub to: Link,
+}
+
+/// Name of a waiting request, the host's context id.
+pub type Waiter = u32;
+
+#[derive(Debug, Clone, Copy)]
+struct SentProbe {
+    id: ProbeId,
+    at: Time,
+}
+
+/// State of one tunnel on one worker. Order of calls: whatever happens is told to the method of its
+/// name; then [`Tunnel::resolve`] until it gives nothing, and [`Tunnel::poll`] at the latest at
+/// [`Tunnel::wake`]. Time and randomness are arguments.
+#[derive(Debug)]
+pub struct Tunnel {
+    config: TunnelConfig,
+    requests: RequestWindow,
+    wanted_since: Option<Time>,
+    link: Link,
+    probe: Option<SentProbe>,
+    last_probe: u32,
+    next_probe: Time,
+    failed_requests: u32,
+    failed_probes: u32,
+    suspect: bool,
+    backoffs: u32,
+    generation: u32,
+    in_flight: u32,
+    waiting: VecDeque<(Waiter, Time)>,
+    round_trip_ms: Option<u32>,
+    slow: bool,
+    transition: Option<Transition>,
+}
+
+impl Tunnel {
+    /// A tunnel at start.
+    pub fn new(config: TunnelConfig, now: Time) -> Self {
+        let requests = RequestWindow::new(config.open.requests.max(config.close.requests));
+        let wanted_since = config.eager.then_some(now);
+        Self {
+            config,
+            requests,
+            wanted_since,
+            link: Link::Idle,
+            probe: None,
+            last_probe: 0,
+            next_probe: now,
+            failed_requests: 0,
+            failed_probes: 0,
+            suspect: false,
+            backoffs: 0,
+            generation: 0,
+            in_flight: 0,
+            waiting: VecDeque::new(),
+            round_trip_ms: None,
+            slow: false,
+            transition: None,
+        }
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &TunnelConfig {
+        &self.config
+    }
+
+    /// Whether it works, as far as is known.
+    pub fn link(&self) -> Link {
+        self.link
+    }
+
+    /// Requests of this worker in the tunnel.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// Time that probes take, smoothed, milliseconds; `None` before the first answer.
+    pub fn round_trip_ms(&self) -> Option<u32> {
+        self.round_trip_ms
+    }
+
+    /// What changed since the last call.
+    pub fn take_transition(&mut self) -> Option<Transition> {
+        self.transition.take()
+    }
+
+    /// A request comes; `waiter` names it if it has to wait.
+    pub fn request(&mut self, waiter: Waiter, now: Time) -> Verdict {
+        match self.config.mode {
+            Mode::Never => return Verdict::Http(Reason::ModeNever),
+            Mode::Adaptive | Mode::Always => self.requests.push(now),
+        }
+        if self.wanted_since.is_none()
+            && (self.config.mode == Mode::Always || self.requests.reaches(self.config.open, now))
+        {
+            self.wanted_since = Some(now);
+        }
+        self.follow(now);
+        let reason = match self.link {
+            Link::Up { .. } if self.suspect => Reason::Suspect,
+            Link::Up { .. } => Reason::Up,
+            Link::Idle => Reason::Cold,
+            Link::Opening { .. } => Reason::Opening,
+            Link::Backoff { .. } => Reason::Backoff,
+            Link::NoConverter { .. } => Reason::NoConverter,
+        };
+        match (self.config.mode, reason) {
+            (Mode::Always, Reason::Up | Reason::Suspect) => self.enter(reason),
+            (Mode::Always, _) => self.wait(waiter, reason, now),
+            (_, Reason::Up) if self.in_flight >= self.config.load.max_in_flight => {
+                Verdict::Http(Reason::InFlight)
+            }
+            (_, Reason::Up) if self.slow => Verdict::Http(Reason::Slow),
+            (_, Reason::Up) => self.enter(reason),
+            _ => Verdict::Http(reason),
+        }
+    }
+
+    fn enter(&mut self, reason: Reason) -> Verdict {
+        self.in_flight = self.in_flight.saturating_add(1);
+        Verdict::WebSocket(
+            reason,
+            Ticket {
+                generation: self.generation,
+            },
+        )
+    }
+
+    fn wait(&mut self, waiter: Waiter, reason: Reason, now: Time) -> Verdict {
+        if reason == Reason::NoConverter || self.config.max_wait_ms == 0 {
+            return Verdict::Refuse(reason);
+        }
+        let waiting = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX);
+        if waiting >= self.config.load.max_in_flight {
+            return Verdict::Refuse(Reason::TooManyWaiting);
+        }
+        let until = now.after(self.config.max_wait_ms);
+        self.waiting.push_back((waiter, until));
+        Verdict::Wait(until)
+    }
+
+    /// The next waiting request that need wait no longer.
+    pub fn resolve(&mut self, now: Time) -> Option<(Waiter, Verdict)> {
+        let &(waiter, until) = self.waiting.front()?;
+        let verdict = match self.link {
+            Link::Up { .. } => self.enter(Reason::Waited),
+            Link::NoConverter { .. } => Verdict::Refuse(Reason::NoConverter),
+            _ if now >= until => Verdict::Refuse(Reason::WaitOver),
+            _ => return None,
+        };
+        self.waiting.pop_front();
+        Some((waiter, verdict))
+    }
+
+    /// A waiting request is gone: its client gave up.
+    pub fn forget(&mut self, waiter: Waiter) {
+        self.waiting.retain(|&(other, _)| other != waiter);
+    }
+
+    /// A request that entered has come to its end, whatever that was.
+    pub fn leave(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// What a request in the tunnel shows. Of what many requests tell of one broken connection, the
+    /// first counts: the others entered before it was known.
+    pub fn observe(&mut self, ticket: Ticket, evidence: Evidence, now: Time, random: u32) {
+        if !matches!(self.link, Link::Up { .. }) || ticket.generation != self.generation {
+            return;
+        }
+        match evidence {
+            Evidence::Passed => {
+                self.failed_requests = 0;
+                self.failed_probes = 0;
+                self.suspect = false;
+            }
+            Evidence::Failed => {
+                self.failed_requests = self.failed_requests.saturating_add(1);
+                self.suspected(now, random);
+            }
+        }
+    }
+
+    fn suspected(&mut self, now: Time, random: u32) {
+        self.suspect = true;
+        self.next_generation();
+        if self.failed_requests.saturating_add(self.failed_probes) >= self.config.failures.consecutive {
+            self.back_off(now, random);
+        } else {
+            self.next_probe = now;
+        }
+    }
+
+    fn back_off(&mut self, now: Time, random: u32) {
+        let failures = self.config.failures;
+        if let Link::Up { since } = self.link
+            && now.since(since) >= u64::from(failures.stable_ms)
+        {
+            self.backoffs = 0;
+        }
+        let delay = 1u32
+            .checked_shl(self.backoffs)
+            .and_then(|factor| failures.base_backoff_ms.checked_mul(factor))
+            .unwrap_or(u32::MAX)
+            .min(failures.max_backoff_ms);
+        self.backoffs = self.backoffs.saturating_add(1);
+        self.go(Link::Backoff {
+            until: now.after(jittered(delay, self.config.jitter_percent, random)),
+        });
+    }
+
+    /// Lets time pass, and says whether a probe is wanted. It stays wanted until
+    /// [`Tunnel::probe_sent`] or [`Tunnel::postpone`].
+    pub fn poll(&mut self, now: Time, random: u32) -> Option<ProbeKind> {
+        if let Some(probe) = self.probe
+            && now >= self.lost_at(probe)
+        {
+            self.probe_failed(probe.id, ProbeFailure::TimedOut, now, random);
+        }
+        if self.let_go_at().is_some_and(|time| now >= time) {
+            self.wanted_since = None;
+        }
+        self.follow(now);
+        if self.probe.is_some() {
+            return None;
+        }
+        match self.link {
+            Link::Opening { not_before } if now >= not_before => Some(ProbeKind::Open),
+            Link::Up { .. } if now >= self.next_probe => Some(ProbeKind::KeepAlive),
+            _ => None,
+        }
+    }
+
+    /// Takes the transitions that time and wanting make.
+    fn follow(&mut self, now: Time) {
+        let wanted = self.wanted_since.is_some();
+        match self.link {
+            Link::Backoff { until } | Link::NoConverter { until } if now < until => {}
+            Link::Idle | Link::Backoff { .. } | Link::NoConverter { .. } if wanted => {
+                self.go(Link::Opening { not_before: now });
+            }
+            Link::Opening { .. } | Link::Up { .. } if wanted => {}
+            Link::Idle => {}
+            Link::Opening { .. } | Link::Up { .. } | Link::Backoff { .. } | Link::NoConverter { .. } => {
+                self.go(Link::Idle);
+            }
+        }
+    }
+
+    fn go(&mut self, to: Link) {
+        let from = self.transition.map_or(self.link, |transition| transition.from);
+        self.transition = Some(Transition { from, to });
+        self.link = to;
+        // What is under way was sent in another state and proves nothing in this one. The probe that
+        // opens a tunnel has been taken by then.
+        self.probe = None;
+        self.suspect = false;
+        self.failed_requests = 0;
+        self.failed_probes = 0;
+        self.next_generation();
+    }
+
+    fn next_generation(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+    }
+
+    /// When the tunnel is to be let go if no request comes; `None` if it isn't wanted or must stay.
+    fn let_go_at(&self) -> Option<Time> {
+        if self.config.eager || self.in_flight > 0 || !self.waiting.is_empty() {
+            return None;
+        }
+        let close = self.config.close;
+        let since = self.wanted_since?;
+        let last = self.requests.last_but(close.requests).unwrap_or(since);
+        Some(since.max(last).after(close.within_ms))
+    }
+
+    fn lost_at(&self, probe: SentProbe) -> Time {
+        probe
+            .at
+            .after(self.config.probe.timeout_ms)
+            .after(LOST_PROBE_GRACE_MS)
+    }
+
+    /// When [`Tunnel::poll`] and [`Tunnel::resolve`] have something to do, if nothing else happens.
+    pub fn wake(&self) -> Option<Time> {
+        let probe = match (self.probe, self.link) {
+            (Some(probe), _) => Some(self.lost_at(probe)),
+            (None, Link::Opening { not_before }) => Some(not_before),
+            (None, Link::Up { .. }) => Some(self.next_probe),
+            (None, Link::Backoff { until } | Link::NoConverter { until }) => Some(until),
+            (None, Link::Idle) => self.wanted_since,
+        };
+        let waiter = self.waiting.front().map(|&(_, until)| until);
+        [probe, waiter, self.let_go_at()].into_iter().flatten().min()
+    }
+
+    /// The probe that [`Tunnel::poll`] wanted is under way.
+    pub fn probe_sent(&mut self, now: Time) -> ProbeId {
+        self.last_probe = self.last_probe.wrapping_add(1);
+        let id = ProbeId(self.last_probe);
+        self.probe = Some(SentProbe { id, at: now });
+        id
+    }
+
+    /// The probe that [`Tunnel::poll`] wanted has to wait: another worker asks the target.
+    pub fn postpone(&mut self, until: Time) {
+        if let Link::Opening { not_before } = &mut self.link {
+            *not_before = until;
+        }
+    }
+
+    /// The far end answered a probe: the whole tunnel works. Whether the probe still mattered.
+    pub fn probe_answered(&mut self, id: ProbeId, now: Time, random: u32) -> bool {
+        let Some(probe) = self.take_probe(id) else {
+            return false;
+        };
+        self.measured(u32::try_from(now.since(probe.at)).unwrap_or(u32::MAX));
+        if matches!(self.link, Link::Opening { .. }) {
+            self.go(Link::Up { since: now });
+        }
+        self.failed_probes = 0;
+        if self.suspect {
+            self.suspect = false;
+            self.next_generation();
+        }
+        let interval = self.config.probe.interval_ms;
+        self.next_probe = now.after(jittered(interval, self.config.jitter_percent, random));
+        true
+    }
+
+    /// A probe failed. Whether it still mattered.
+    pub fn probe_failed(&mut self, id: ProbeId, failure: ProbeFailure, now: Time, random: u32) -> bool {
+        if self.take_probe(id).is_none() {
+            return false;
+        }
+        if failure == ProbeFailure::NoConverter {
+            self.no_converter(now.after(self.config.no_converter_ttl_ms));
+        } else if matches!(self.link, Link::Up { .. }) {
+            self.failed_probes = self.failed_probes.saturating_add(1);
+            self.suspected(now, random);
+        } else {
+            self.back_off(now, random);
+        }
+        true
+    }
+
+    fn take_probe(&mut self, id: ProbeId) -> Option<SentProbe> {
+        self.probe.take_if(|probe| probe.id == id)
+    }
+
+    /// It became known, by a request, a probe or another worker, that the target has no converter.
+    pub fn no_converter(&mut self, until: Time) {
+        self.backoffs = 0;
+        self.go(Link::NoConverter { until });
+    }
+
+    /// Keeps a moving average, 7/8 old and 1/8 new, and the tunnel's slowness with its hysteresis.
+    fn measured(&mut self, sample_ms: u32) {
+        let average = match self.round_trip_ms {
+            None => sample_ms,
+            Some(old) => {
+                let sum = u64::from(old)
+                    .saturating_mul(7)
+                    .saturating_add(u64::from(sample_ms));
+                // Rounded up on the way up, so that the average reaches what it averages.
+                let up = if sample_ms > old { 7 } else { 0 };
+                u32::try_from(sum.saturating_add(up) >> 3).unwrap_or(u32::MAX)
+            }
+        };
+        self.round_trip_ms = Some(average);
+        self.slow = match self.config.load.max_round_trip_ms {
+            None => false,
+            Some(most) if self.slow => average >= most >> 1,
+            Some(most) => average > most,
+        };
+    }
+}

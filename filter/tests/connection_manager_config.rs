@@ -1,0 +1,267 @@
+//! The connection manager's configuration: defaults, limits, and what a wrong one says.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    missing_docs
+)]
+
+use serde_json::{Value, json};
+use wsferry::config::PluginConfig;
+use wsferry::connection_manager::Config;
+use wsferry::connection_manager::config::{Mode, Rate};
+
+fn minimal() -> Value {
+    json!({
+        "role": "connection_manager",
+        "tunnels": [{"name": "far", "probe": {"cluster": "tunnel"}}],
+    })
+}
+
+fn parse(value: &Value) -> Result<Config, wsferry::config::ConfigError> {
+    Config::parse(value.to_string().as_bytes())
+}
+
+/// `minimal` with one field of its tunnel set.
+fn with(pointer: &[&str], value: Value) -> Value {
+    let mut config = minimal();
+    let mut place = &mut config["tunnels"][0];
+    for name in pointer {
+        place = &mut place[*name];
+    }
+    *place = value;
+    config
+}
+
+#[test]
+fn the_smallest_configuration_has_the_documented_defaults() {
+    let config = parse(&minimal()).unwrap();
+    assert_eq!(config.decision_header, "x-wsferry-way");
+    assert_eq!(config.debug_response_header, None);
+    assert_eq!(config.metrics_prefix, "wsferry");
+    let tunnel = &config.tunnels[0];
+    assert_eq!(tunnel.mode, Mode::Adaptive);
+    assert!(tunnel.matcher.matches(b"anything", b"/at/all"));
+    assert_eq!(tunnel.probe.authority, "wsferry.internal");
+    assert_eq!(tunnel.probe.path, "/wsferry/probe");
+    assert_eq!(
+        (tunnel.probe.interval_ms, tunnel.probe.timeout_ms),
+        (5_000, 1_000)
+    );
+    assert_eq!(
+        tunnel.open,
+        Rate {
+            requests: 5,
+            within_ms: 1_000
+        }
+    );
+    assert_eq!(
+        tunnel.close,
+        Rate {
+            requests: 1,
+            within_ms: 60_000
+        }
+    );
+    assert_eq!(tunnel.load.max_in_flight, 1_000);
+    assert_eq!(tunnel.load.max_round_trip_ms, None);
+    assert_eq!(tunnel.failures.consecutive, 3);
+    assert_eq!(tunnel.failures.base_backoff_ms, 500);
+    assert_eq!(tunnel.failures.max_backoff_ms, 30_000);
+    assert_eq!(tunnel.failures.stable_ms, 10_000);
+    assert_eq!(tunnel.no_converter_ttl_ms, 300_000);
+    assert_eq!(tunnel.jitter_percent, 20);
+    assert!(!tunnel.eager);
+    assert_eq!(tunnel.max_wait_ms, 5_000);
+}
+
+#[test]
+fn the_role_chooses_the_kind() {
+    let parse = |json: &str| PluginConfig::parse(json.as_bytes());
+    assert!(matches!(
+        parse(&minimal().to_string()),
+        Ok(PluginConfig::ConnectionManager(_))
+    ));
+    assert!(matches!(
+        parse(r#"{"role": "near"}"#),
+        Ok(PluginConfig::Converter(_))
+    ));
+    assert!(matches!(
+        parse(r#"{"role": "far"}"#),
+        Ok(PluginConfig::Converter(_))
+    ));
+    // Each kind refuses the other's fields.
+    assert!(parse(r#"{"role": "near", "tunnels": []}"#).is_err());
+    let mut config = minimal();
+    config["limits"] = json!({});
+    assert!(parse(&config.to_string()).is_err());
+    for json in [r#"{"role": "middle"}"#, "{}", "", "[]"] {
+        assert!(parse(json).is_err(), "{json}");
+    }
+}
+
+#[test]
+fn every_limit_is_kept_and_named() {
+    let cases: &[(&[&str], u64, u64)] = &[
+        (&["probe", "interval_ms"], 100, 3_600_000),
+        (&["probe", "timeout_ms"], 10, 60_000),
+        (&["load", "max_in_flight"], 1, 65_535),
+        (&["load", "max_round_trip_ms"], 1, 60_000),
+        (&["failures", "consecutive"], 1, 100),
+        (&["failures", "base_backoff_ms"], 10, 30_000),
+        (&["failures", "max_backoff_ms"], 500, 3_600_000),
+        (&["failures", "stable_ms"], 0, 3_600_000),
+        (&["no_converter_ttl_ms"], 1_000, 86_400_000),
+        (&["jitter_percent"], 0, 90),
+        (&["max_wait_ms"], 0, 60_000),
+    ];
+    for &(path, least, most) in cases {
+        for good in [least, most] {
+            assert!(parse(&with(path, json!(good))).is_ok(), "{path:?} = {good}");
+        }
+        let name = format!("tunnels[0].{}", path.join("."));
+        for bad in [json!(least as i64 - 1), json!(most + 1), json!("1"), json!(1.5)] {
+            let error = parse(&with(path, bad.clone())).expect_err(&format!("{path:?} = {bad}"));
+            // `base_backoff_ms` over `max_backoff_ms` is told of the latter.
+            let known = error.field == name || error.field == "tunnels[0].failures.max_backoff_ms";
+            assert!(known, "{name} = {bad}: {error}");
+        }
+    }
+}
+
+#[test]
+fn whatever_is_wrong_names_its_field() {
+    let cases = [
+        (with(&["name"], json!("")), "tunnels[0].name"),
+        (with(&["name"], json!("a-b")), "tunnels[0].name"),
+        (with(&["name"], json!("a".repeat(65))), "tunnels[0].name"),
+        (with(&["mode"], json!("sometimes")), "tunnels[0].mode"),
+        (with(&["probe", "cluster"], json!("")), "tunnels[0].probe.cluster"),
+        (with(&["probe", "path"], json!("probe")), "tunnels[0].probe.path"),
+        (with(&["probe", "path"], json!("/a b")), "tunnels[0].probe.path"),
+        (
+            with(&["probe", "authority"], json!("")),
+            "tunnels[0].probe.authority",
+        ),
+        (
+            with(&["open"], json!({"requests": 0, "within_ms": 10})),
+            "tunnels[0].open.requests",
+        ),
+        (
+            with(&["open"], json!({"requests": 9, "within_ms": 9})),
+            "tunnels[0].open.within_ms",
+        ),
+        (
+            with(&["close"], json!({"requests": 5, "within_ms": 1000})),
+            "tunnels[0].close",
+        ),
+        (
+            with(&["match"], json!({"authorities": ["*"]})),
+            "tunnels[0].match.authorities",
+        ),
+        (
+            with(&["match"], json!({"authorities": ["a*b"]})),
+            "tunnels[0].match.authorities",
+        ),
+        (
+            with(&["match"], json!({"authorities": ["http://a"]})),
+            "tunnels[0].match.authorities",
+        ),
+        (
+            with(&["match"], json!({"authorities": vec!["a"; 257]})),
+            "tunnels[0].match.authorities",
+        ),
+        (
+            with(&["match"], json!({"path_prefixes": ["api"]})),
+            "tunnels[0].match.path_prefixes",
+        ),
+        (with(&["eager"], json!(1)), "tunnels[0].eager"),
+    ];
+    for (config, field) in cases {
+        assert_eq!(parse(&config).expect_err(field).field, field);
+    }
+    let mut never = with(&["eager"], json!(true));
+    never["tunnels"][0]["mode"] = json!("never");
+    assert_eq!(parse(&never).unwrap_err().field, "tunnels[0].eager");
+
+    let mut twice = minimal();
+    twice["tunnels"] = json!([minimal()["tunnels"][0], minimal()["tunnels"][0]]);
+    assert_eq!(parse(&twice).unwrap_err().field, "tunnels[1].name");
+    for (field, value) in [
+        ("tunnels", json!([])),
+        ("decision_header", json!("X-Way")),
+        ("debug_response_header", json!(":status")),
+        ("metrics_prefix", json!("a.b")),
+    ] {
+        let mut config = minimal();
+        config[field] = value;
+        assert_eq!(parse(&config).unwrap_err().field, field);
+    }
+    assert!(Config::parse(format!("{} {{}}", minimal()).as_bytes()).is_err());
+}
+
+#[test]
+fn unknown_fields_are_refused_everywhere_and_named() {
+    for path in [
+        &["surprise"][..],
+        &["probe", "surprise"],
+        &["match", "surprise"],
+        &["load", "surprise"],
+        &["failures", "surprise"],
+    ] {
+        let error = parse(&with(path, json!(1))).unwrap_err();
+        assert!(error.to_string().contains("surprise"), "{error}");
+        let parent = &path[..path.len() - 1];
+        assert!(error.field.contains(&parent.join(".")), "{error}");
+    }
+    let mut config = minimal();
+    config["surprise"] = json!(1);
+    assert!(parse(&config).unwrap_err().to_string().contains("surprise"));
+}
+
+#[test]
+fn requests_find_their_tunnel() {
+    let mut config = minimal();
+    config["tunnels"] = json!([
+        {"name": "api", "probe": {"cluster": "a"},
+         "match": {"authorities": ["Example.org", "*.example.net"], "path_prefixes": ["/api/", "/v2"]}},
+        {"name": "port", "probe": {"cluster": "b"}, "match": {"authorities": ["example.org:8443", "[::1]"]}},
+        {"name": "below", "probe": {"cluster": "c"}, "match": {"authorities": ["*.example.org"]}},
+        {"name": "path", "probe": {"cluster": "d"}, "match": {"path_prefixes": ["/only"]}},
+    ]);
+    let config = parse(&config).unwrap();
+    let manager =
+        wsferry::connection_manager::ConnectionManager::new(&config, wsferry::connection_manager::Time(0));
+    assert!(manager.needs_authority() && manager.needs_path());
+    let find = |authority: &str, path: &str| {
+        manager
+            .find(authority.as_bytes(), path.as_bytes())
+            .map(|place| config.tunnels[place].name.as_str())
+    };
+    assert_eq!(find("example.org", "/api/x"), Some("api"));
+    assert_eq!(find("EXAMPLE.ORG:80", "/v2"), Some("api"));
+    assert_eq!(find("a.b.example.net:80", "/api/"), Some("api"));
+    assert_eq!(find("example.org:8443", "/"), Some("port"));
+    assert_eq!(find("example.org", "/"), None);
+    assert_eq!(find("example.org", "/api"), None);
+    assert_eq!(find("example.net", "/api/"), None);
+    assert_eq!(find("xexample.net", "/api/"), None);
+    assert_eq!(find(".example.net", "/api/"), None);
+    assert_eq!(find("[::1]:80", "/"), Some("port"));
+    assert_eq!(find("[::1]", "/"), Some("port"));
+    assert_eq!(find("www.example.org", "/API/"), Some("below"));
+    assert_eq!(find("", "/only/this"), Some("path"));
+    assert_eq!(find("", ""), None);
+}
+
+#[test]
+fn a_tunnel_without_match_needs_nothing_of_the_request() {
+    let manager = wsferry::connection_manager::ConnectionManager::new(
+        &parse(&minimal()).unwrap(),
+        wsferry::connection_manager::Time(0),
+    );
+    assert!(!manager.needs_authority() && !manager.needs_path());
+    assert_eq!(manager.find(b"", b""), Some(0));
+}
