@@ -131,6 +131,47 @@ fn every_limit_is_kept_and_named() {
     }
 }
 
+/// The reference says the same as the code: each field has a row, with its default.
+#[test]
+fn the_reference_has_every_field_and_its_default() {
+    const REFERENCE: &str = include_str!("../../docs/configuration.md");
+    let (_, reference) = REFERENCE.split_once("## Connection manager").unwrap();
+    for (field, default) in [
+        ("decision_header", "`\"x-wsferry-way\"`"),
+        ("debug_response_header", "none"),
+        ("metrics_prefix", "`\"wsferry\"`"),
+        ("name", "required"),
+        ("mode", "`\"adaptive\"`"),
+        ("match.authorities", "`[]`: all"),
+        ("match.path_prefixes", "`[]`: all"),
+        ("probe.cluster", "required"),
+        ("probe.authority", "`\"wsferry.internal\"`"),
+        ("probe.path", "`\"/wsferry/probe\"`"),
+        ("probe.interval_ms", "5000"),
+        ("probe.timeout_ms", "1000"),
+        ("open.requests", "5"),
+        ("open.within_ms", "1000"),
+        ("close.requests", "1"),
+        ("close.within_ms", "60000"),
+        ("load.max_in_flight", "1000"),
+        ("load.max_round_trip_ms", "not weighed"),
+        ("failures.consecutive", "3"),
+        ("failures.base_backoff_ms", "500"),
+        ("failures.max_backoff_ms", "30000"),
+        ("failures.stable_ms", "10000"),
+        ("no_converter_ttl_ms", "300000"),
+        ("jitter_percent", "20"),
+        ("eager", "`false`"),
+        ("max_wait_ms", "5000"),
+    ] {
+        let row = reference
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{field}` ")))
+            .expect(field);
+        assert_eq!(row.split('|').nth(4).unwrap().trim(), default, "{field}");
+    }
+}
+
 #[test]
 fn whatever_is_wrong_names_its_field() {
     let cases = [
