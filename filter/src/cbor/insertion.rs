@@ -11,6 +11,10 @@ use hashbrown::HashTable;
 
 use super::field_table::{Entry, FieldTable, MAX_ENTRY, MAX_NAME, NameTable, SLOTS, charge};
 
+/// Twice what the rings hold, so that an index which has seen many removals is put in order in place and
+/// never grows.
+const INDEX_CAPACITY: usize = 2 * SLOTS;
+
 /// Finds entries by their content.
 ///
 /// The hash is unkeyed: with colliding values a client can have all entries of its connection compared,
@@ -24,7 +28,7 @@ impl Entries {
     pub(super) fn new() -> Self {
         Self {
             table: FieldTable::new(),
-            index: HashTable::with_capacity(SLOTS),
+            index: HashTable::with_capacity(INDEX_CAPACITY),
         }
     }
 
@@ -74,7 +78,7 @@ impl Names {
     pub(super) fn new() -> Self {
         Self {
             table: NameTable::new(),
-            index: HashTable::with_capacity(SLOTS),
+            index: HashTable::with_capacity(INDEX_CAPACITY),
             known: Vec::new(),
         }
     }
