@@ -551,3 +551,17 @@ fn uint32(value: &Value) -> u32 {
 fn boolean(value: &Value) -> bool {
     value.as_bool().unwrap()
 }
+
+/// Bytes from hexadecimal, spaces apart.
+pub fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u32> = text
+        .chars()
+        .filter(|character| !character.is_whitespace())
+        .map(|character| character.to_digit(16).expect("a hexadecimal digit"))
+        .collect();
+    assert!(digits.len().is_multiple_of(2));
+    digits
+        .chunks(2)
+        .map(|pair| (pair[0] << 4 | pair[1]) as u8)
+        .collect()
+}
