@@ -19,8 +19,10 @@
 
 pub mod chunking;
 pub mod end;
+pub mod exact;
 pub mod pair;
 pub mod play;
+pub mod raw;
 pub mod scenario;
 pub mod wasm_end;
 pub mod wasm_host;
