@@ -3,6 +3,7 @@
 
 use crate::chunking::Chunking;
 use crate::end::End;
+use crate::pair::Traffic;
 use crate::raw::{Fields, Frame, Line, data, reset};
 use crate::scenario::{FieldList, Piece, Scenario, Side};
 
@@ -130,11 +131,11 @@ fn send_body(line_out: &mut Vec<u8>, stream: u32, body: Option<&Vec<Piece>>, end
     }
 }
 
-/// Plays a scenario, `times` over on one connection.
+/// Plays a scenario, `times` over on one connection; gives what crossed.
 ///
 /// # Panics
 /// What arrived isn't what was sent.
-pub fn play_exactly(scenario: &Scenario, near: impl End, far: impl End, chunking: &Chunking) {
+pub fn play_exactly(scenario: &Scenario, near: impl End, far: impl End, chunking: &Chunking) -> Traffic {
     let mut line = Line::connect(near, far, chunking);
     line.client.take_exchange();
     line.server.take_exchange();
@@ -144,6 +145,7 @@ pub fn play_exactly(scenario: &Scenario, near: impl End, far: impl End, chunking
     }
     assert_eq!(line.near.closed(), None, "{}", scenario.name);
     assert_eq!(line.far.closed(), None, "{}", scenario.name);
+    line.traffic
 }
 
 fn play_once<N: End, F: End>(scenario: &Scenario, line: &mut Line<N, F>, stream: u32) {

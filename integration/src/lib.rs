@@ -24,5 +24,6 @@ pub mod pair;
 pub mod play;
 pub mod raw;
 pub mod scenario;
+pub mod suite;
 pub mod wasm_end;
 pub mod wasm_host;

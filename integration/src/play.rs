@@ -19,6 +19,9 @@ use crate::scenario::{FieldList, Pace, Piece, Scenario, Side};
 /// Virtual time after which a scenario hangs. On paused time it passes at once when nothing moves.
 const HANG: Duration = Duration::from_secs(3_600);
 
+/// `h2` closes a connection whose DATA frames are many and small; bytes cut one by one make such.
+const SMALL_DATA_FRAMES: usize = usize::MAX;
+
 /// Header lists of the scenarios are larger than what `h2` accepts by default.
 const HEADER_LIST_BYTES: u32 = 128 * 1024;
 
@@ -476,9 +479,11 @@ async fn play_on(
     let mut server = h2::server::Builder::new();
     server
         .max_header_list_size(HEADER_LIST_BYTES)
+        .data_frame_budget(SMALL_DATA_FRAMES)
         .enable_connect_protocol();
     let (requests, connection) = h2::client::Builder::new()
         .max_header_list_size(HEADER_LIST_BYTES)
+        .data_frame_budget(SMALL_DATA_FRAMES)
         .handshake::<_, Bytes>(near)
         .await
         .expect("a client");

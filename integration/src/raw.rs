@@ -218,6 +218,11 @@ impl Codec {
         match kind {
             0 => {
                 assert_eq!(flags & !1, 0, "padding isn't expected");
+                // Envoy closes a connection that sends two of them in a row.
+                assert!(
+                    end || !payload.is_empty(),
+                    "an empty DATA frame that ends nothing"
+                );
                 self.received.push_back(Frame::Data {
                     stream,
                     bytes: payload.to_vec(),
