@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import subprocess
@@ -26,6 +27,8 @@ ORIGINS = {"http1": Http1Origin, "http2": Http2Origin}
 @pytest.fixture(scope="session")
 def loop():
     """Runs coroutines, `run(coroutine)`. Servers and connections live on between calls and wait."""
+    # Connections that are cut off are what many tests are about.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     with asyncio.Runner() as runner:
         yield lambda coroutine, limit=LIMIT: runner.run(asyncio.wait_for(coroutine, limit))
 

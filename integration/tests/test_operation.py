@@ -1,0 +1,233 @@
+"""What an operator sees: workers, ends that die and come back, TLS, the other wiring."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import socket
+import ssl
+import subprocess
+import time
+
+import pytest
+
+import scenario
+from conftest import CLIENTS
+from endpoints import End, RequestHead, Reset, ResponseHead
+from pair import ROOT
+from test_scenarios import check
+
+GET = RequestHead(b"GET", b"/", b"app.example")
+RECOVERY = 5.0  # seconds
+
+
+def test_one_websocket_for_each_worker(loop, new_pair, web_origins):
+    pair = new_pair(f"127.0.0.1:{web_origins[0]}", concurrency=3)
+
+    async def request():
+        client = CLIENTS["http1"](pair.near_port)
+        exchange = await client.open(RequestHead(b"GET", b"/hello", b"app.example"), end=True)
+        assert (await exchange.receive()).status == 200
+        return client
+
+    async def run():
+        # Linux spreads connections over the workers' listeners; all stay open until the end.
+        clients = [await request() for _ in range(200)]
+        stats = pair.near.stats(), pair.far.stats()
+        for client in clients:
+            await client.close()
+        return stats
+
+    near, far = loop(run())
+    assert near["cluster.far.upstream_cx_active"] == 3
+    assert far["http.far.downstream_cx_active"] == 3
+
+
+def test_far_envoy_killed_and_started_again(loop, new_pair, origin):
+    """Requests under way end with an error, new ones fail at once, and pass again once the far Envoy is back."""
+    server = origin("http1")
+    pair = new_pair(f"127.0.0.1:{server.port}")
+    pair.far.expected_to_be_dead = True
+
+    async def run():
+        client = CLIENTS["http1"](pair.near_port)
+        streaming = await client.open(GET, end=True)
+        _, answer = await server.accepted.get()
+        await answer.respond(ResponseHead(200))
+        await answer.send(b"the beginning")
+        assert (await streaming.receive()).status == 200
+        await streaming.receive()
+        waiting = await client.beside().open(GET, end=True)
+        await server.accepted.get()
+
+        await asyncio.to_thread(pair.far.kill)
+        killed = time.monotonic()
+        assert isinstance(await streaming.receive(), Reset)
+        assert (await waiting.receive()).status in (502, 503)
+        new = await client.beside().open(GET, end=True)
+        assert (await new.receive()).status == 503
+        assert time.monotonic() - killed < 2
+        # The origin sees that nobody wants the answer any more.
+        while not isinstance(event := await answer.receive(), Reset):
+            assert isinstance(event, End)
+
+    loop(run())
+    pair.far.start()
+    started = time.monotonic()
+    pair.wait_ready(RECOVERY)
+    assert time.monotonic() - started < RECOVERY
+    pair.far.expected_to_be_dead = False
+
+
+def test_near_envoy_killed(loop, new_pair, origin):
+    """The origins' requests are cancelled; other near Envoys don't notice (a second one stands for them)."""
+    server = origin("http1")
+    pair = new_pair(f"127.0.0.1:{server.port}")
+    pair.near.expected_to_be_dead = True
+
+    async def run():
+        client = CLIENTS["http1"](pair.near_port)
+        await client.open(GET, end=True)
+        _, answer = await server.accepted.get()
+        await asyncio.to_thread(pair.near.kill)
+        while not isinstance(event := await answer.receive(), Reset):
+            assert isinstance(event, End)
+
+    loop(run())
+    deadline = time.monotonic() + RECOVERY
+    while pair.far.stats()["http.far.downstream_cx_active"]:
+        assert time.monotonic() < deadline
+    pair.near.start()
+    pair.wait_ready(RECOVERY)
+    pair.near.expected_to_be_dead = False
+
+
+@pytest.fixture(scope="module")
+def certificates():
+    subprocess.run([ROOT / "scripts/certificates"], check=True)
+    return ROOT / ".cache/tls"
+
+
+@pytest.fixture(scope="module")
+def variants(new_pair, origin, certificates):
+    """Pairs with other configurations, by their names."""
+    pairs = {}
+    options = {
+        "tls": {"tls": True},
+        "two_hops": {"near_config": ROOT / "envoy/near-two-hops.yaml"},
+    }
+
+    def get(variant: str):
+        if variant not in pairs:
+            address = f"127.0.0.1:{origin('http2').port}"
+            pairs[variant] = new_pair(address, origin_http2=True, **options[variant])
+        return pairs[variant]
+
+    return get
+
+
+@pytest.mark.parametrize("variant", ["tls", "two_hops"])
+@pytest.mark.parametrize(
+    "one", [pytest.param(one, id=one.name) for one in scenario.load() if "http2" in one.levels]
+)
+def test_exchange_with_another_configuration(variant, one, loop, variants, origin):
+    pair = variants(variant)
+
+    async def run():
+        client = CLIENTS["http2"](pair.near_port)
+        try:
+            return await scenario.play(one, client, origin("http2"))
+        finally:
+            await client.close()
+
+    for play in loop(run()):
+        check(play)
+
+
+def far_answers_in_tls(pair, certificates, *, with_certificate: bool, trusted: bool = True) -> int:
+    context = ssl.create_default_context(cafile=certificates / "ca.pem")
+    if with_certificate:
+        context.load_cert_chain(certificates / "near.pem", certificates / "near.key")
+    raw = socket.create_connection(("127.0.0.1", pair.far_port), timeout=5)
+    with context.wrap_socket(raw, server_hostname="far.example") as connection:
+        connection.sendall(b"GET /nowhere HTTP/1.1\r\nhost: far.example\r\n\r\n")
+        return int(connection.recv(4096).split(b" ")[1])
+
+
+def test_far_envoy_wants_a_certificate(variants, certificates):
+    pair = variants("tls")
+    assert far_answers_in_tls(pair, certificates, with_certificate=True) == 404
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        far_answers_in_tls(pair, certificates, with_certificate=False)
+
+
+def test_far_envoy_wants_a_certificate_of_a_near_envoy(variants, certificates, tmp_path):
+    """One of the same authority that names somebody else isn't enough."""
+    pair = variants("tls")
+    context = ssl.create_default_context(cafile=certificates / "ca.pem")
+    context.load_cert_chain(certificates / "far.pem", certificates / "far.key")
+    raw = socket.create_connection(("127.0.0.1", pair.far_port), timeout=5)
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        with context.wrap_socket(raw, server_hostname="far.example") as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nhost: far.example\r\n\r\n")
+            if connection.recv(4096) == b"":
+                raise ConnectionResetError
+
+
+def test_draining_near_envoy_finishes_what_is_under_way(loop, new_pair, origin):
+    server = origin("http1")
+    pair = new_pair(f"127.0.0.1:{server.port}")
+
+    async def run():
+        client = CLIENTS["http1"](pair.near_port)
+        exchange = await client.open(GET, end=True)
+        _, answer = await server.accepted.get()
+        await asyncio.to_thread(pair.far.admin, "/drain_listeners?graceful", "POST")
+        await answer.respond(ResponseHead(200, [(b"content-length", b"4")]))
+        await answer.send(b"done")
+        await answer.finish()
+        assert (await exchange.receive()).status == 200
+        assert (await exchange.receive()).payload == b"done"
+        assert isinstance(await exchange.receive(), End)
+
+    loop(run())
+
+
+def test_pair_says_what_is_wrong(web_origins):
+    """scripts/pair: a port that is taken, an origin that is none, a missing filter."""
+
+    def complaint(*arguments: str) -> str:
+        done = subprocess.run(
+            [ROOT / "scripts/pair", *arguments], capture_output=True, text=True, timeout=30, check=False
+        )
+        assert done.returncode != 0
+        return done.stderr
+
+    port = web_origins[0]
+    assert f"port {port} (near)" in complaint("--origin", "127.0.0.1:1", "--near", str(port))
+    assert "'nonsense' is not HOST:PORT" in complaint("--origin", "nonsense")
+    assert "no/filter.wasm" in complaint("--origin", "127.0.0.1:1", "--wasm", "no/filter.wasm")
+
+
+def test_pair_leaves_nothing_behind_when_killed(tmp_path, web_origins):
+    ports = [option for name in ("near", "far", "near-admin", "far-admin") for option in (f"--{name}", "0")]
+    command = [ROOT / "scripts/pair", "--origin", f"127.0.0.1:{web_origins[0]}", "--log-dir", tmp_path, *ports]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    line = process.stdout.readline()
+    assert line.startswith("ready near=http://127.0.0.1:")
+    words = dict(word.split("=", 1) for word in line.split()[1:])
+    near = http.client.HTTPConnection(words["near"].removeprefix("http://"), timeout=5)
+    near.request("GET", "/hello")
+    assert near.getresponse().read() == b"hello\n"
+    process.kill()
+    process.wait()
+    for url in (words["near"], words["near-admin"], words["far-admin"]):
+        host, port = url.removeprefix("http://").split(":")
+        deadline = time.monotonic() + RECOVERY
+        while True:
+            try:
+                socket.create_connection((host, int(port)), timeout=1).close()
+            except ConnectionRefusedError:
+                break
+            assert time.monotonic() < deadline, f"somebody still listens on {url}"
+            time.sleep(0.02)
