@@ -20,6 +20,8 @@ pub mod converter;
 pub mod error;
 pub mod http2;
 pub mod message;
+#[cfg(target_arch = "wasm32")]
+mod plugin;
 pub mod websocket;
 
 pub use error::Error;

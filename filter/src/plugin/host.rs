@@ -1,0 +1,340 @@
+//! The host functions that this filter uses, and nothing around them: the only place that calls out
+//! of the sandbox (proxy-wasm ABI 0.2.1, WASI preview 1).
+//!
+//! A status that isn't 0 is an error value: see `exports` for why the SDK's wrappers are not used.
+
+#![allow(unsafe_code)]
+
+use std::fmt;
+
+use crate::message::Fields;
+
+/// What a host function answered instead of 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Status(u32);
+
+impl Status {
+    const NOT_FOUND: u32 = 1;
+    const PARSE_FAILURE: Self = Self(4);
+
+    fn check(code: u32) -> Result<(), Self> {
+        match code {
+            0 => Ok(()),
+            code => Err(Self(code)),
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the host answered {}", self.0)
+    }
+}
+
+/// Severity of a log line.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Level {
+    Info,
+    Warn,
+    Error,
+    Critical,
+}
+
+impl Level {
+    const fn encode(self) -> u32 {
+        match self {
+            Self::Info => 2,
+            Self::Warn => 3,
+            Self::Error => 4,
+            Self::Critical => 5,
+        }
+    }
+}
+
+/// A buffer of the host.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Buffer {
+    RequestBody,
+    ResponseBody,
+    PluginConfiguration,
+}
+
+impl Buffer {
+    const fn encode(self) -> u32 {
+        match self {
+            Self::RequestBody => 0,
+            Self::ResponseBody => 1,
+            Self::PluginConfiguration => 7,
+        }
+    }
+}
+
+/// A header map of the host.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Map {
+    RequestHeaders,
+    ResponseHeaders,
+}
+
+impl Map {
+    const fn encode(self) -> u32 {
+        match self {
+            Self::RequestHeaders => 0,
+            Self::ResponseHeaders => 2,
+        }
+    }
+}
+
+/// What a metric counts.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum MetricKind {
+    Counter,
+    Gauge,
+}
+
+impl MetricKind {
+    const fn encode(self) -> u32 {
+        match self {
+            Self::Counter => 0,
+            Self::Gauge => 1,
+        }
+    }
+}
+
+#[link(wasm_import_module = "env")]
+unsafe extern "C" {
+    fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;
+    fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
+    fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
+    fn proxy_set_effective_context(context_id: u32) -> u32;
+    fn proxy_close_stream(stream: u32) -> u32;
+    fn proxy_get_buffer_bytes(
+        buffer: u32,
+        start: usize,
+        max_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_set_buffer_bytes(
+        buffer: u32,
+        start: usize,
+        size: usize,
+        data: *const u8,
+        data_size: usize,
+    ) -> u32;
+    fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_replace_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
+    fn proxy_remove_header_map_value(map: u32, name: *const u8, name_size: usize) -> u32;
+    fn proxy_get_property(path: *const u8, path_size: usize, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_send_local_response(
+        status: u32,
+        details: *const u8,
+        details_size: usize,
+        body: *const u8,
+        body_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        grpc_status: i32,
+    ) -> u32;
+    fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
+    fn proxy_increment_metric(id: u32, offset: i64) -> u32;
+}
+
+#[link(wasm_import_module = "wasi_snapshot_preview1")]
+unsafe extern "C" {
+    fn random_get(buffer: *mut u8, size: usize) -> u32;
+}
+
+/// Bytes that the host has put into memory of this VM, which it got from `proxy_on_memory_allocate`.
+///
+/// # Safety
+/// `data` is null or an allocation of `size` bytes without alignment, and nobody else's.
+unsafe fn take_allocated(data: *mut u8, size: usize) -> Vec<u8> {
+    if data.is_null() {
+        Vec::new()
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { Vec::from_raw_parts(data, size, size) }
+    }
+}
+
+/// Calls a host function that answers with bytes; not found is `None`.
+fn bytes_of(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Option<Vec<u8>>, Status> {
+    let mut data = std::ptr::null_mut();
+    let mut size = 0;
+    match call(&raw mut data, &raw mut size) {
+        // SAFETY: the host allocates with `proxy_on_memory_allocate` and gives the memory away.
+        0 => Ok(Some(unsafe { take_allocated(data, size) })),
+        Status::NOT_FOUND => Ok(None),
+        code => Err(Status(code)),
+    }
+}
+
+// SAFETY of all calls below: pointers and lengths are those of slices that live for the call, and
+// results go to locals.
+
+/// Writes a line to Envoy's log. That it can't be written is nothing anyone could be told.
+pub(super) fn log(level: Level, message: &str) {
+    unsafe { proxy_log(level.encode(), message.as_ptr(), message.len()) };
+}
+
+/// Nanoseconds since 1970; 0 if there is no clock.
+pub(super) fn now() -> u64 {
+    let mut time = 0;
+    unsafe { proxy_get_current_time_nanoseconds(&raw mut time) };
+    time
+}
+
+/// Asks for `on_tick` of this root context, or of the one of this stream, every so many milliseconds.
+pub(super) fn set_tick_period(milliseconds: u32) -> Result<(), Status> {
+    Status::check(unsafe { proxy_set_tick_period_milliseconds(milliseconds) })
+}
+
+/// Makes the calls that follow, until the end of this callback, calls of another context.
+pub(super) fn set_effective_context(context_id: u32) -> Result<(), Status> {
+    Status::check(unsafe { proxy_set_effective_context(context_id) })
+}
+
+/// Ends the HTTP stream of the effective context once this callback has returned. What the callback
+/// itself has written is lost with it.
+pub(super) fn close_stream() -> Result<(), Status> {
+    const REQUEST: u32 = 0;
+    Status::check(unsafe { proxy_close_stream(REQUEST) })
+}
+
+/// The first `size` bytes of a buffer.
+pub(super) fn buffer(buffer: Buffer, size: usize) -> Result<Vec<u8>, Status> {
+    let bytes =
+        bytes_of(|data, length| unsafe { proxy_get_buffer_bytes(buffer.encode(), 0, size, data, length) })?;
+    Ok(bytes.unwrap_or_default())
+}
+
+/// Replaces all of a buffer.
+pub(super) fn replace_buffer(buffer: Buffer, bytes: &[u8]) -> Result<(), Status> {
+    Status::check(unsafe {
+        proxy_set_buffer_bytes(buffer.encode(), 0, usize::MAX, bytes.as_ptr(), bytes.len())
+    })
+}
+
+/// Every line of a header map, pseudo-header fields included. One value alone can't be had safely:
+/// for a repeated field the host gives the first line and keeps silent about the others.
+pub(super) fn headers(map: Map) -> Result<Fields, Status> {
+    let bytes = bytes_of(|data, size| unsafe { proxy_get_header_map_pairs(map.encode(), data, size) })?;
+    parse_pairs(&bytes.unwrap_or_default()).ok_or(Status::PARSE_FAILURE)
+}
+
+/// Sets a field to one line.
+pub(super) fn replace_header(map: Map, name: &str, value: &str) -> Result<(), Status> {
+    Status::check(unsafe {
+        proxy_replace_header_map_value(
+            map.encode(),
+            name.as_ptr(),
+            name.len(),
+            value.as_ptr(),
+            value.len(),
+        )
+    })
+}
+
+/// Removes all lines of a field, if there are any.
+pub(super) fn remove_header(map: Map, name: &str) -> Result<(), Status> {
+    match unsafe { proxy_remove_header_map_value(map.encode(), name.as_ptr(), name.len()) } {
+        Status::NOT_FOUND => Ok(()),
+        code => Status::check(code),
+    }
+}
+
+/// A property of Envoy's, by its path.
+pub(super) fn property(path: &[&str]) -> Result<Option<Vec<u8>>, Status> {
+    let path = path.join("\0");
+    bytes_of(|data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) })
+}
+
+/// Answers the request of this context once this callback has returned; the request goes no further
+/// if the callback returns `Action::Pause`. `details` is for `%RESPONSE_CODE_DETAILS%`.
+pub(super) fn send_local_response(
+    status: u16,
+    details: &str,
+    fields: &[(&str, &str)],
+    body: &str,
+) -> Result<(), Status> {
+    const NO_GRPC_STATUS: i32 = -1;
+    let headers = encode_pairs(fields).ok_or(Status::PARSE_FAILURE)?;
+    Status::check(unsafe {
+        proxy_send_local_response(
+            u32::from(status),
+            details.as_ptr(),
+            details.len(),
+            body.as_ptr(),
+            body.len(),
+            headers.as_ptr(),
+            headers.len(),
+            NO_GRPC_STATUS,
+        )
+    })
+}
+
+/// The identifier of the metric of this name, which is made if there is none.
+pub(super) fn define_metric(kind: MetricKind, name: &str) -> Result<u32, Status> {
+    let mut id = 0;
+    Status::check(unsafe { proxy_define_metric(kind.encode(), name.as_ptr(), name.len(), &raw mut id) })?;
+    Ok(id)
+}
+
+/// Adds to a metric; only to a gauge less than zero.
+pub(super) fn increment_metric(id: u32, offset: i64) -> Result<(), Status> {
+    Status::check(unsafe { proxy_increment_metric(id, offset) })
+}
+
+/// Fills a buffer with unpredictable bytes.
+pub(super) fn random(bytes: &mut [u8]) -> Result<(), Status> {
+    Status::check(unsafe { random_get(bytes.as_mut_ptr(), bytes.len()) })
+}
+
+/// Header pairs as the ABI has them, all integers of 32 bits, little endian: how many; for each the
+/// lengths of name and value; for each the name, 0, the value, 0.
+fn parse_pairs(bytes: &[u8]) -> Option<Fields> {
+    let mut fields = Fields::new();
+    if bytes.is_empty() {
+        return Some(fields);
+    }
+    let (count, rest) = take_length(bytes)?;
+    let (mut lengths, mut rest) = rest.split_at_checked(count.checked_mul(8)?)?;
+    while !lengths.is_empty() {
+        let (name, after) = take_length(lengths)?;
+        let (value, after) = take_length(after)?;
+        lengths = after;
+        let (name, after) = rest.split_at_checked(name)?;
+        let (_, after) = after.split_first()?;
+        let (value, after) = after.split_at_checked(value)?;
+        let (_, after) = after.split_first()?;
+        rest = after;
+        fields.push(name, value, false);
+    }
+    Some(fields)
+}
+
+fn take_length(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    Some((usize::try_from(u32::from_le_bytes(*length)).ok()?, rest))
+}
+
+fn encode_pairs(fields: &[(&str, &str)]) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    bytes.extend(u32::try_from(fields.len()).ok()?.to_le_bytes());
+    for (name, value) in fields {
+        bytes.extend(u32::try_from(name.len()).ok()?.to_le_bytes());
+        bytes.extend(u32::try_from(value.len()).ok()?.to_le_bytes());
+    }
+    for text in fields.iter().flat_map(|(name, value)| [name, value]) {
+        bytes.extend(text.as_bytes());
+        bytes.push(0);
+    }
+    Some(bytes)
+}

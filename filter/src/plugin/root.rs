@@ -1,0 +1,178 @@
+//! One for each plugin and thread: reads the configuration, makes streams, keeps the clock.
+//!
+//! Envoy's main thread has one too, which is configured and ticks like the others but gets no streams;
+//! so nothing here may act by itself.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::converter_context::ConverterContext;
+use super::exports::{Action, Plugin, Stream};
+use super::host::{self, Buffer, Level};
+use super::metrics::Metrics;
+use crate::config::Config;
+
+/// Between two hand-overs of metrics, milliseconds.
+const TICK: u32 = 1_000;
+
+/// The same while WebSockets wait for their end.
+const CLOSING_TICK: u32 = 100;
+
+/// What of the scratch buffer is kept for the next callback, bytes.
+const MAX_SCRATCH: usize = 1 << 20;
+
+/// Reads the configuration of a plugin, `size` bytes, and makes what it asks for.
+///
+/// # Errors
+/// What is wrong with it, for the log.
+pub(super) fn configure(size: usize) -> Result<Rc<dyn Plugin>, String> {
+    let json = host::buffer(Buffer::PluginConfiguration, size).map_err(|status| status.to_string())?;
+    if json.is_empty() {
+        return Err("configuration is missing, the least is {\"role\": \"near\"}".to_owned());
+    }
+    let config = Config::parse(&json).map_err(|error| error.to_string())?;
+    let metrics =
+        Metrics::define(&config.metrics_prefix).map_err(|status| format!("no metrics: {status}"))?;
+    host::set_tick_period(TICK).map_err(|status| format!("no timer: {status}"))?;
+    Ok(Rc::new(ConverterPlugin(Rc::new(Shared {
+        config: Arc::new(config),
+        metrics,
+        scratch: Cell::default(),
+        closing: RefCell::default(),
+    }))))
+}
+
+/// One end of the WebSockets.
+struct ConverterPlugin(Rc<Shared>);
+
+impl Plugin for ConverterPlugin {
+    fn tick(&self) {
+        self.0.tick();
+    }
+
+    fn stream(&self, context_id: u32) -> Box<dyn Stream> {
+        Box::new(ConverterContext::new(context_id, &self.0))
+    }
+}
+
+/// What the connections of one plugin on one worker have in common.
+pub(super) struct Shared {
+    pub(super) config: Arc<Config>,
+    pub(super) metrics: Metrics,
+    scratch: Cell<Vec<u8>>,
+    closing: RefCell<Vec<Closing>>,
+}
+
+/// A WebSocket whose HTTP stream has to be ended.
+struct Closing {
+    context_id: u32,
+    /// When, by the host's clock, nanoseconds.
+    at: u64,
+}
+
+impl Shared {
+    /// Calls `work` with an empty buffer that keeps its memory from callback to callback.
+    pub(super) fn with_scratch<T>(&self, work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        let mut scratch = self.scratch.take();
+        let result = work(&mut scratch);
+        if scratch.capacity() <= MAX_SCRATCH {
+            scratch.clear();
+            self.scratch.set(scratch);
+        }
+        result
+    }
+
+    /// Has the HTTP stream of this context ended, at the first tick after so many milliseconds.
+    ///
+    /// Never in the callback that wants it: Envoy resets a stream as soon as the callback has returned,
+    /// and the Close frame that it wrote would be lost.
+    pub(super) fn end_later(&self, context_id: u32, milliseconds: u32) {
+        let at = host::now().saturating_add(u64::from(milliseconds).saturating_mul(1_000_000));
+        if let Ok(mut closing) = self.closing.try_borrow_mut() {
+            closing.retain(|one| one.context_id != context_id);
+            closing.push(Closing { context_id, at });
+        }
+        set_tick(CLOSING_TICK);
+    }
+
+    /// This context is gone.
+    pub(super) fn ended(&self, context_id: u32) {
+        if let Ok(mut closing) = self.closing.try_borrow_mut() {
+            closing.retain(|one| one.context_id != context_id);
+        }
+    }
+
+    fn tick(&self) {
+        self.metrics.flush();
+        for context_id in self.take_due() {
+            let ended = host::set_effective_context(context_id).and_then(|()| host::close_stream());
+            if let Err(status) = ended {
+                host::log(
+                    Level::Error,
+                    &format!("#{context_id}: can't end the stream: {status}"),
+                );
+            }
+        }
+    }
+
+    /// The streams whose time has come. Slows the ticks down after the last one.
+    fn take_due(&self) -> Vec<u32> {
+        let Ok(mut closing) = self.closing.try_borrow_mut() else {
+            return Vec::new();
+        };
+        if closing.is_empty() {
+            return Vec::new();
+        }
+        let now = host::now();
+        let due = closing
+            .extract_if(.., |one| one.at <= now)
+            .map(|one| one.context_id)
+            .collect();
+        if closing.is_empty() {
+            set_tick(TICK);
+        }
+        due
+    }
+}
+
+fn set_tick(milliseconds: u32) {
+    if let Err(status) = host::set_tick_period(milliseconds) {
+        host::log(Level::Error, &format!("can't set the timer: {status}"));
+    }
+}
+
+/// A stream that came although there is no valid configuration: it goes nowhere.
+pub(super) struct Unconfigured;
+
+impl Stream for Unconfigured {
+    fn request_headers(&mut self, _: bool) -> Action {
+        let sent = host::send_local_response(503, "wsferry_unconfigured", &[], "no valid configuration\n");
+        if let Err(status) = sent {
+            host::log(Level::Error, &format!("can't refuse a stream: {status}"));
+        }
+        Action::Pause
+    }
+
+    fn request_body(&mut self, _: usize, _: bool) -> Action {
+        Action::Pause
+    }
+
+    fn request_trailers(&mut self) -> Action {
+        Action::Pause
+    }
+
+    fn response_headers(&mut self, _: bool) -> Action {
+        Action::Continue
+    }
+
+    fn response_body(&mut self, _: usize, _: bool) -> Action {
+        Action::Continue
+    }
+
+    fn response_trailers(&mut self) -> Action {
+        Action::Continue
+    }
+
+    fn done(&mut self) {}
+}
