@@ -384,3 +384,57 @@ fn diagnostic_notation_is_right() {
         }
     }
 }
+
+fn protocol() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("PROTOCOL.md");
+    std::fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn examples_of_the_document_are_vectors_and_mean_what_they_say() {
+    let cases = cases();
+    let text = protocol();
+    let examples: Vec<&str> = text.split("```cbor ").skip(1).collect();
+    assert!(examples.len() > 10);
+    for example in examples {
+        let body = example.split("```").next().unwrap();
+        let (vector, lines) = body.split_once('\n').unwrap();
+        let is_hex = |line: &&str| line.chars().all(|c| c == ' ' || c.is_ascii_hexdigit());
+        let digits: String = lines.lines().take_while(is_hex).collect();
+        let notation: Vec<&str> = lines.lines().skip_while(is_hex).map(str::trim).collect();
+        let bytes = cbor::hex(&digits);
+        assert_eq!(diagnostic(&bytes), notation.join(" "), "{vector}");
+        let (case, step) = vector.rsplit_once('/').unwrap();
+        let (_, case) = cases.iter().find(|one| one.0 == case).expect(vector);
+        let step = &case.steps[step.parse::<usize>().unwrap()];
+        assert_eq!(bytes, hex(&step.hex), "{vector}");
+    }
+}
+
+#[test]
+fn the_document_lists_every_error() {
+    let text = protocol();
+    let section = text.split("## 11. Errors").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows: Vec<Vec<&str>> = section
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    let listed: Vec<(String, u16, u32)> = rows
+        .iter()
+        .map(|row| {
+            (
+                row[1].trim_matches('`').to_owned(),
+                row[2].parse().unwrap(),
+                row[3].parse().unwrap(),
+            )
+        })
+        .collect();
+    let table: Vec<(String, u16, u32)> = Error::ALL
+        .iter()
+        .map(|error| error.codes())
+        .map(|codes| (codes.label.to_owned(), codes.close, codes.http2))
+        .collect();
+    assert_eq!(listed, table);
+}
