@@ -9,7 +9,6 @@
 
 use std::alloc::Layout;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::host::{self, Level};
@@ -55,16 +54,53 @@ pub(super) trait Stream {
     fn done(&mut self);
 }
 
-#[derive(Default)]
+/// Contexts by identifier. Envoy hands identifiers out in ascending order, so new ones go to the end.
+struct Table<Context> {
+    entries: Vec<(u32, Option<Context>)>,
+}
+
+impl<Context> Table<Context> {
+    const fn new() -> Self {
+        Self { entries: Vec::new() }
+    }
+
+    fn get_mut(&mut self, id: u32) -> Option<&mut Option<Context>> {
+        let found = self.entries.binary_search_by_key(&id, |entry| entry.0).ok()?;
+        self.entries.get_mut(found).map(|entry| &mut entry.1)
+    }
+
+    fn insert(&mut self, id: u32, context: Option<Context>) {
+        match self.entries.binary_search_by_key(&id, |entry| entry.0) {
+            Ok(found) => {
+                if let Some(entry) = self.entries.get_mut(found) {
+                    entry.1 = context;
+                }
+            }
+            // `place` is at most the length, so this doesn't panic.
+            Err(place) => self.entries.insert(place, (id, context)),
+        }
+    }
+
+    fn remove(&mut self, id: u32) -> Option<Context> {
+        let found = self.entries.binary_search_by_key(&id, |entry| entry.0).ok()?;
+        self.entries.remove(found).1
+    }
+}
+
 struct Contexts {
     /// `None`: not configured.
-    roots: BTreeMap<u32, Option<Rc<dyn Plugin>>>,
+    roots: Table<Rc<dyn Plugin>>,
     /// `None`: in a callback.
-    streams: BTreeMap<u32, Option<Box<dyn Stream>>>,
+    streams: Table<Box<dyn Stream>>,
 }
 
 thread_local! {
-    static CONTEXTS: RefCell<Contexts> = RefCell::default();
+    static CONTEXTS: RefCell<Contexts> = const {
+        RefCell::new(Contexts {
+            roots: Table::new(),
+            streams: Table::new(),
+        })
+    };
 }
 
 /// Never borrowed while a context is called, so this succeeds even if the host comes back meanwhile.
@@ -78,20 +114,20 @@ fn contexts<T>(work: impl FnOnce(&mut Contexts) -> T) -> Option<T> {
 }
 
 fn plugin(root_id: u32) -> Option<Rc<dyn Plugin>> {
-    contexts(|contexts| contexts.roots.get(&root_id).cloned().flatten()).flatten()
+    contexts(|contexts| contexts.roots.get_mut(root_id).and_then(|plugin| plugin.clone())).flatten()
 }
 
 /// Calls a stream that is taken out meanwhile. One that isn't there can't say what to do: nothing of
 /// it passes.
 fn with_stream(context_id: u32, call: impl FnOnce(&mut dyn Stream) -> Action) -> u32 {
-    let taken = contexts(|contexts| contexts.streams.get_mut(&context_id).and_then(Option::take));
+    let taken = contexts(|contexts| contexts.streams.get_mut(context_id).and_then(Option::take));
     let Some(mut stream) = taken.flatten() else {
         host::log(Level::Error, &format!("#{context_id}: no such stream"));
         return Action::Pause.encode();
     };
     let action = call(stream.as_mut());
     contexts(|contexts| {
-        if let Some(slot) = contexts.streams.get_mut(&context_id) {
+        if let Some(slot) = contexts.streams.get_mut(context_id) {
             *slot = Some(stream);
         }
     });
@@ -196,7 +232,7 @@ extern "C" fn proxy_on_response_trailers(context_id: u32, _count: usize) -> u32 
 /// 1: nothing is left to be done, the context may be deleted.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_done(context_id: u32) -> u32 {
-    let is_stream = contexts(|contexts| contexts.streams.contains_key(&context_id));
+    let is_stream = contexts(|contexts| contexts.streams.get_mut(context_id).is_some());
     if is_stream == Some(true) {
         with_stream(context_id, |stream| {
             stream.done();
@@ -211,8 +247,8 @@ extern "C" fn proxy_on_delete(context_id: u32) {
     // Dropped outside, where the contexts aren't borrowed.
     let gone = contexts(|contexts| {
         (
-            contexts.streams.remove(&context_id),
-            contexts.roots.remove(&context_id),
+            contexts.streams.remove(context_id),
+            contexts.roots.remove(context_id),
         )
     });
     drop(gone);

@@ -99,10 +99,13 @@ impl Metrics {
         };
         let counter = |name: &str| define(MetricKind::Counter, name);
         let mut refusals = Refusal::ALL.map(Refusal::label).to_vec();
-        refusals.extend(HandshakeError::ALL.map(HandshakeError::label));
-        refusals.extend([Self::NO_TUNNEL, Self::UPSTREAM]);
-        refusals.sort_unstable();
-        refusals.dedup();
+        // Each end has its reasons, and some are the same.
+        let others = HandshakeError::ALL.map(HandshakeError::label);
+        for label in others.into_iter().chain([Self::NO_TUNNEL, Self::UPSTREAM]) {
+            if !refusals.contains(&label) {
+                refusals.push(label);
+            }
+        }
         Ok(Self {
             websockets_open: define(MetricKind::Gauge, "websockets_open")?,
             websockets_opened: counter("websockets_opened")?,
