@@ -6,6 +6,12 @@
 //! near   POST ─► GET, upgrade, key         101, checked ─► 200
 //! far    GET, checked ─► POST              200 ─► 101, accept
 //! ```
+//!
+//! A far end can answer and reset its stream as any HTTP filter. A near end can't: in the upstream
+//! filter chain of tcp_proxy both are "not implemented" (Envoy 1.40), and the stream would hang. So a
+//! near end refuses by an answer that tcp_proxy takes for a failure, and leaves the end to the other
+//! side, which closes the TCP connection after Close (RFC 6455 §7.1.1). With a server that doesn't,
+//! the HTTP/2 keepalive of the local codec, which nobody answers any more, ends it.
 
 use std::rc::Rc;
 
@@ -109,8 +115,13 @@ impl ConverterContext {
         const MAP: Map = Map::RequestHeaders;
         let fields = host::headers(MAP)?;
         if value(&fields, ":method") != b"POST" {
-            let reason = "not a tunnel: tcp_proxy needs tunneling_config with use_post";
-            return self.refuse(500, Metrics::NO_TUNNEL, &[], reason);
+            self.state = State::Refused;
+            self.shared.metrics.refused(Metrics::NO_TUNNEL);
+            self.log(
+                Level::Error,
+                "no tunnel: tcp_proxy needs tunneling_config with use_post",
+            );
+            return Ok(Action::Continue);
         }
         let mut random = [0; 16];
         host::random(&mut random)?;
@@ -151,10 +162,7 @@ impl ConverterContext {
                     peer("upstream")
                 ),
             );
-            if status < 300 {
-                host::replace_header(MAP, ":status", "502")?;
-            }
-            return Ok(());
+            return fail_tunnel(status);
         }
         host::replace_header(MAP, ":status", "200")?;
         for name in [
@@ -245,7 +253,7 @@ impl ConverterContext {
         self.log(Level::Info, &format!("WebSocket opened {peer}"));
     }
 
-    /// Answers the request itself, with what would have been right.
+    /// Answers a far end's request, with what would have been right.
     fn refuse(
         &mut self,
         status: u16,
@@ -273,14 +281,21 @@ impl ConverterContext {
         Ok(Action::Pause)
     }
 
-    /// A host function failed that never does. Nothing may pass unconverted, so the stream ends.
+    /// A host function failed that never does. Nothing of the request may pass unconverted. A near
+    /// end's codec hangs up when it gets what isn't HTTP/2.
     fn fail(&mut self, what: &str, status: Status) -> Action {
         self.log(Level::Error, &format!("{what}: {status}"));
         self.end();
-        if let Err(status) = host::close_stream() {
-            self.log(Level::Error, &format!("can't end the stream: {status}"));
+        self.state = State::Refused;
+        match self.role() {
+            Role::Near => Action::Continue,
+            Role::Far => {
+                if let Err(status) = host::close_stream() {
+                    self.log(Level::Error, &format!("can't end the stream: {status}"));
+                }
+                Action::Pause
+            }
         }
-        Action::Pause
     }
 
     fn body(&mut self, direction: Direction, size: usize, end_of_stream: bool) -> Action {
@@ -313,6 +328,9 @@ impl ConverterContext {
     /// Sees to it that a closed connection ends: at once if the other end has closed too and needs
     /// nothing more from here, else after the time it has to answer (RFC 6455 §7.1.1).
     fn watch_end(&mut self) {
+        if self.role() == Role::Near {
+            return;
+        }
         let State::Open(connection) = &mut self.state else {
             return;
         };
@@ -482,7 +500,10 @@ impl Stream for ConverterContext {
                 self.state = State::Open(connection);
                 Ok(())
             }
-            (State::New | State::Refused, _) => Ok(()),
+            (State::New | State::Refused, Role::Near) => {
+                host::headers(Map::ResponseHeaders).and_then(|fields| fail_tunnel(status(&fields)))
+            }
+            (State::New | State::Refused, Role::Far) => Ok(()),
         };
         match result {
             Ok(()) => Action::Continue,
@@ -518,6 +539,14 @@ fn value<'a>(fields: &'a Fields, name: &str) -> &'a [u8] {
         .find(|field| field.name == name.as_bytes())
         .map(|field| field.value)
         .unwrap_or_default()
+}
+
+/// Sees to it that tcp_proxy doesn't take an answer of this status for an open tunnel.
+fn fail_tunnel(status: u16) -> Result<(), Status> {
+    if status < 300 {
+        host::replace_header(Map::ResponseHeaders, ":status", "502")?;
+    }
+    Ok(())
 }
 
 /// `:status`, 0 if there is none.

@@ -202,7 +202,7 @@ pub(super) fn set_effective_context(context_id: u32) -> Result<(), Status> {
 }
 
 /// Ends the HTTP stream of the effective context once this callback has returned. What the callback
-/// itself has written is lost with it.
+/// itself has written is lost with it. Not for the upstream filter chain of tcp_proxy.
 pub(super) fn close_stream() -> Result<(), Status> {
     const REQUEST: u32 = 0;
     Status::check(unsafe { proxy_close_stream(REQUEST) })
