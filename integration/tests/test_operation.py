@@ -144,7 +144,7 @@ def test_exchange_with_another_configuration(variant, one, loop, variants, origi
         check(play)
 
 
-def far_answers_in_tls(pair, certificates, *, with_certificate: bool, trusted: bool = True) -> int:
+def far_answers_in_tls(pair, certificates, *, with_certificate: bool) -> int:
     context = ssl.create_default_context(cafile=certificates / "ca.pem")
     if with_certificate:
         context.load_cert_chain(certificates / "near.pem", certificates / "near.key")
@@ -156,7 +156,7 @@ def far_answers_in_tls(pair, certificates, *, with_certificate: bool, trusted: b
 
 def test_far_envoy_wants_a_certificate(variants, certificates):
     pair = variants("tls")
-    assert far_answers_in_tls(pair, certificates, with_certificate=True) == 404
+    assert far_answers_in_tls(pair, certificates, with_certificate=True) == 426
     with pytest.raises((ssl.SSLError, ConnectionError)):
         far_answers_in_tls(pair, certificates, with_certificate=False)
 
