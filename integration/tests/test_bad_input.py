@@ -14,11 +14,13 @@ import cbor2
 import pytest
 
 from plain_peer import (
+    ACK,
     BINARY,
     CLOSE,
     CREDIT,
     DATA,
     PING,
+    SETTINGS,
     TIMEOUT,
     TRAILERS,
     PlainPeer,
@@ -197,14 +199,10 @@ def test_bad_message_closes_its_websocket(bad, name):
     with PlainPeer(bad.far_port) as peer:
         peer.send(data)
         got, reason = peer.closed()
-        peer.send(frame(CLOSE, struct.pack("!H", got)))
         if code is not None:
             assert got == code, reason
         if label and code:
             assert label in reason
-        with pytest.raises(ConnectionError):
-            while True:
-                peer.more()
     if label and code:
         wait_for_counter(bad.far, f"protocol_errors_{label}", before + 1)
 
@@ -225,6 +223,8 @@ def test_window_overrun(new_pair):
     with socket.create_server(("127.0.0.1", 0)) as application:
         pair = new_pair(f"127.0.0.1:{application.getsockname()[1]}")
         with PlainPeer(pair.far_port) as peer:
+            assert next(peer.messages())[0] == SETTINGS
+            peer.send(message([ACK]))
             peer.send(message(request(0, b"/", [(b"content-length", b"%d" % (64 * MIB))], end=False)))
             piece = message([DATA, 0, False, bytes(MIB - 100)])
             try:
