@@ -223,9 +223,9 @@ def test_window_overrun(new_pair):
     with socket.create_server(("127.0.0.1", 0)) as application:
         pair = new_pair(f"127.0.0.1:{application.getsockname()[1]}")
         with PlainPeer(pair.far_port) as peer:
+            peer.send(message(request(0, b"/", [(b"content-length", b"%d" % (64 * MIB))], end=False)))
             assert next(peer.messages())[0] == SETTINGS
             peer.send(message([ACK]))
-            peer.send(message(request(0, b"/", [(b"content-length", b"%d" % (64 * MIB))], end=False)))
             piece = message([DATA, 0, False, bytes(MIB - 100)])
             try:
                 for _ in range(60):
