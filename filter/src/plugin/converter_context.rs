@@ -56,6 +56,8 @@ struct Connection {
     opened_at: u64,
     totals: Counts,
     end: End,
+    /// Streams that were open when the other end's direction ended.
+    cut_off: usize,
 }
 
 /// How far the end of a connection has come.
@@ -106,6 +108,7 @@ impl ConverterContext {
                 opened_at: 0,
                 totals: Counts::default(),
                 end: End::Open,
+                cut_off: 0,
             }),
         }
     }
@@ -318,7 +321,7 @@ impl ConverterContext {
         if let State::Open(connection) | State::Handshake { connection, .. } = &mut self.state {
             match side(self.shared.config.role, direction) {
                 Side::Http2 => connection.converter.http2_end(&mut connection.mask_keys),
-                Side::WebSocket => connection.converter.websocket_end(),
+                Side::WebSocket => connection.websocket_end(),
             }
         }
         self.watch_end();
@@ -352,12 +355,12 @@ impl ConverterContext {
         let State::Open(mut connection) = std::mem::replace(&mut self.state, State::Refused) else {
             return;
         };
+        connection.websocket_end();
         connection.count(&self.shared.metrics);
-        let closed = connection.converter.closed().unwrap_or(Closed {
-            code: close_code::ABNORMAL,
-            by_peer: true,
-            error: None,
-        });
+        // There is one after `websocket_end`.
+        let Some(closed) = connection.converter.closed() else {
+            return;
+        };
         self.shared.ended(self.id);
         self.shared.metrics.closed(&closed);
         self.shared.metrics.flush();
@@ -367,6 +370,13 @@ impl ConverterContext {
 }
 
 impl Connection {
+    /// The other end says no more.
+    fn websocket_end(&mut self) {
+        let open = self.converter.open_streams();
+        self.cut_off = self.cut_off.max(open);
+        self.converter.websocket_end();
+    }
+
     fn count(&mut self, metrics: &Metrics) {
         let new = self.converter.take_counts();
         metrics.add(&new);
@@ -384,8 +394,11 @@ impl Connection {
     }
 
     fn summary(&self, closed: &Closed) -> (Level, String) {
+        // Envoy ends idle and drained connections without giving anyone a chance to say Close.
+        let lost = closed.code == close_code::ABNORMAL && self.cut_off > 0;
         let level = match (closed.code, closed.error) {
             (close_code::NORMAL | close_code::GOING_AWAY | close_code::NO_STATUS, None) => Level::Info,
+            (close_code::ABNORMAL, None) if !lost => Level::Info,
             _ => Level::Warn,
         };
         let how = match (closed.code, closed.by_peer) {
@@ -400,13 +413,13 @@ impl Connection {
         let milliseconds = host::now().saturating_sub(self.opened_at) / 1_000_000;
         let totals = &self.totals;
         let text = format!(
-            "WebSocket closed {how}{why} after {}.{:03} s: streams {}, reset {}, still open {}; messages in {}, \
+            "WebSocket closed {how}{why} after {}.{:03} s: streams {}, reset {}, cut off {}; messages in {}, \
              out {}; bytes in {}, out {}",
             milliseconds / 1_000,
             milliseconds % 1_000,
             totals.streams_opened,
             totals.streams_reset,
-            self.converter.open_streams(),
+            self.cut_off,
             totals.messages_in,
             totals.messages_out,
             totals.websocket_bytes_in,
@@ -448,28 +461,26 @@ fn convert(
 ) -> Result<(), Status> {
     let buffer = direction.buffer();
     let mut input = host::buffer(buffer, size)?;
-    let Connection {
-        converter, mask_keys, ..
-    } = connection;
     shared.with_scratch(|out| {
+        let keys = &mut connection.mask_keys;
         match side(shared.config.role, direction) {
             Side::Http2 => {
                 if !input.is_empty() {
-                    converter.http2_input(&input, mask_keys);
+                    connection.converter.http2_input(&input, keys);
                 }
                 if end_of_stream {
-                    converter.http2_end(mask_keys);
+                    connection.converter.http2_end(keys);
                 }
-                converter.take_websocket_output(out);
+                connection.converter.take_websocket_output(out);
             }
             Side::WebSocket => {
                 if !input.is_empty() {
-                    converter.websocket_input(&mut input, mask_keys);
+                    connection.converter.websocket_input(&mut input, keys);
                 }
                 if end_of_stream {
-                    converter.websocket_end();
+                    connection.websocket_end();
                 }
-                converter.take_http2_output(out);
+                connection.converter.take_http2_output(out);
             }
         }
         host::replace_buffer(buffer, out)
