@@ -47,12 +47,13 @@ fn stream() -> impl Strategy<Value = u32> {
 
 fn request() -> impl Strategy<Value = Owned> {
     let part = || prop_oneof![Just(Vec::new()), "[!-~]{1,60}".prop_map(String::into_bytes)];
+    let scheme = prop_oneof![Just(String::new()), "[a-z][a-z0-9+.-]{0,8}"].prop_map(String::into_bytes);
     let method = prop_oneof![Just("GET".to_owned()), Just("POST".to_owned()), "[A-Z]{1,12}"];
     (
         stream(),
         any::<bool>(),
         method,
-        (part(), part(), part()),
+        (scheme, part(), part()),
         prop::option::weighted(0.1, "[a-z]{1,12}"),
         lines(),
     )

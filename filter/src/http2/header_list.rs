@@ -15,6 +15,9 @@ pub(super) enum Shape {
 
 /// Collects one header list at a time, in memory that is reused. Once something is wrong with the list,
 /// nothing more of it is copied.
+///
+/// It refuses whatever the other end of a WebSocket would refuse in the CBOR message: here it harms one
+/// stream, there it would close the WebSocket.
 #[derive(Debug)]
 pub(super) struct HeaderList {
     max_bytes: usize,
@@ -101,20 +104,25 @@ impl HeaderList {
     }
 
     fn place_pseudo(&mut self, field: Field<'_>) -> bool {
-        let (bit, part) = match field.name {
-            b":method" => (pseudo::METHOD, &mut self.method),
-            b":scheme" => (pseudo::SCHEME, &mut self.scheme),
-            b":authority" => (pseudo::AUTHORITY, &mut self.authority),
-            b":path" => (pseudo::PATH, &mut self.path),
-            b":protocol" => (pseudo::PROTOCOL, &mut self.protocol),
-            b":status" => (pseudo::STATUS, &mut self.status),
+        let value = field.value;
+        let (bit, part, fits) = match field.name {
+            b":method" => (pseudo::METHOD, &mut self.method, value.iter().all(is_token_byte)),
+            b":scheme" => (pseudo::SCHEME, &mut self.scheme, value.iter().all(is_scheme_byte)),
+            b":authority" => (pseudo::AUTHORITY, &mut self.authority, true),
+            b":path" => (pseudo::PATH, &mut self.path, true),
+            b":protocol" => (
+                pseudo::PROTOCOL,
+                &mut self.protocol,
+                value.iter().all(is_token_byte),
+            ),
+            b":status" => (pseudo::STATUS, &mut self.status, true),
             _ => return false,
         };
-        let fits = self.seen & bit == 0 && self.fields.is_empty();
+        let fits = fits && self.seen & bit == 0 && self.fields.is_empty();
         if fits {
             self.seen |= bit;
             part.clear();
-            part.extend_from_slice(field.value);
+            part.extend_from_slice(value);
         }
         fits
     }
@@ -176,11 +184,19 @@ impl HeaderList {
 
 /// A token in lower case (RFC 9110 §5.1, RFC 9113 §8.2.1).
 fn is_name(name: &[u8]) -> bool {
-    !name.is_empty()
-        && name.iter().all(|byte| {
-            matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'!' | b'#'..=b'\''
-                | b'*' | b'+' | b'^' | b'`' | b'|' | b'~')
-        })
+    let allowed = |byte: &u8| is_token_byte(byte) && !byte.is_ascii_uppercase();
+    !name.is_empty() && name.iter().all(allowed)
+}
+
+/// RFC 9110 §5.6.2.
+const fn is_token_byte(byte: &u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'_' | b'.' | b'!' | b'#'..=b'\''
+        | b'*' | b'+' | b'^' | b'`' | b'|' | b'~')
+}
+
+/// RFC 3986 §3.1.
+const fn is_scheme_byte(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')
 }
 
 /// Free of NUL, CR and LF (RFC 9113 §8.2.1). White space at the ends passes, as it does in Envoy.
