@@ -631,6 +631,35 @@ fn header_lists_are_limited_and_the_state_stays_right() {
     assert_eq!(read(&mut reader, &empty).1, Some(Error::Http2FrameSize));
 }
 
+#[test]
+fn a_table_shrinks_at_once_and_grows_with_the_ack() {
+    let line = (b"x".to_vec(), b"y".to_vec(), false);
+    let trailers = Owned::Trailers {
+        stream: 1,
+        fields: vec![line],
+    };
+    let mut writer = Writer::new(Sender::Server);
+    let mut block = |writer: &mut Writer| {
+        let mut out = Vec::new();
+        write(writer, &trailers, &mut out);
+        out.split_off(9)
+    };
+    let announce = |writer: &mut Writer, size| {
+        let mut settings = Settings::new();
+        settings.set(Settings::HEADER_TABLE_SIZE, size);
+        writer.apply_settings(&settings);
+    };
+    announce(&mut writer, 100);
+    announce(&mut writer, 50);
+    announce(&mut writer, 200);
+    assert_eq!(block(&mut writer), b"\x3f\x13\0\x01x\x01y", "50");
+    write(&mut writer, &Owned::Ack, &mut Vec::new());
+    assert_eq!(block(&mut writer), b"\x3f\x45\x40\x01x\x01y", "100");
+    write(&mut writer, &Owned::Ack, &mut Vec::new());
+    write(&mut writer, &Owned::Ack, &mut Vec::new());
+    assert_eq!(block(&mut writer), b"\x3f\x13\x3f\xa9\x01\xbe", "50, then 200");
+}
+
 /// Type, flags, stream and length of each frame.
 fn outline(mut bytes: &[u8]) -> Vec<(u8, u8, u32, usize)> {
     let mut frames = Vec::new();
@@ -679,6 +708,11 @@ fn frames_are_written_as_large_as_the_receiver_takes_them() {
     let mut settings = Settings::new();
     settings.set(Settings::MAX_FRAME_SIZE, 1 << 20);
     writer.apply_settings(&settings);
+    // Larger ones from the ACK on.
+    out.clear();
+    write(&mut writer, &data(1, false, &body), &mut out);
+    assert_eq!(outline(&out).len(), 4);
+    write(&mut writer, &Owned::Ack, &mut Vec::new());
     out.clear();
     write(&mut writer, &data(1, false, &body), &mut out);
     write(&mut writer, &trailers, &mut out);

@@ -1,5 +1,7 @@
 //! Messages to bytes.
 
+use std::collections::VecDeque;
+
 use super::Sender;
 use super::frame::{
     DEFAULT_MAX_FRAME_BYTES, FrameHeader, HEADER_BYTES, Kind, LARGEST_MAX_FRAME_BYTES, LAST_STREAM, PREFACE,
@@ -17,7 +19,19 @@ pub struct Writer {
     preface_due: bool,
     max_frame_bytes: usize,
     encoder: Encoder,
+    /// What the receiver has announced, until [`Message::Ack`] tells it that this is known.
+    unacknowledged: VecDeque<Announced>,
 }
+
+/// The settings of a receiver that count here, bytes.
+#[derive(Debug, Clone, Copy)]
+struct Announced {
+    header_table: Option<usize>,
+    max_frame: Option<usize>,
+}
+
+/// Settings frames that wait for their ACK, at most; those beyond only shrink what may be used.
+const MAX_UNACKNOWLEDGED: usize = 64;
 
 impl Writer {
     /// A writer that speaks as `sender`; a client's first output begins with the preface.
@@ -26,6 +40,7 @@ impl Writer {
             preface_due: sender == Sender::Client,
             max_frame_bytes: DEFAULT_MAX_FRAME_BYTES,
             encoder: Encoder::new(),
+            unacknowledged: VecDeque::new(),
         }
     }
 
@@ -62,7 +77,12 @@ impl Writer {
                 frame(Kind::WindowUpdate, 0, stream, &bytes.to_be_bytes(), out);
             }
             Message::Settings(settings) => self.settings(settings, out),
-            Message::Ack => frame(Kind::Settings, flag::ACK, 0, &[], out),
+            Message::Ack => {
+                frame(Kind::Settings, flag::ACK, 0, &[], out);
+                if let Some(announced) = self.unacknowledged.pop_front() {
+                    self.use_at_most(announced);
+                }
+            }
             Message::Goaway { last, code } => {
                 let last = last.map_or(LAST_STREAM, |last| last.0 & LAST_STREAM);
                 let payload = (u64::from(last).wrapping_shl(32)) | u64::from(code);
@@ -85,12 +105,32 @@ impl Writer {
 
     /// What the receiver of these bytes has announced: HEADER_TABLE_SIZE and MAX_FRAME_SIZE count, the
     /// rest is ignored.
+    ///
+    /// To be called once for each SETTINGS frame, before the [`Message::Ack`] that answers it. A receiver
+    /// holds its sender to new values from the ACK on (RFC 9113 §6.5.3), so that what shrinks does so at
+    /// once, and what grows with the ACK.
     pub fn apply_settings(&mut self, settings: &Settings) {
         let bytes = |id| settings.get(id).and_then(|value| usize::try_from(value).ok());
-        if let Some(size) = bytes(Settings::HEADER_TABLE_SIZE) {
+        let announced = Announced {
+            header_table: bytes(Settings::HEADER_TABLE_SIZE),
+            max_frame: bytes(Settings::MAX_FRAME_SIZE),
+        };
+        let table_now = self.encoder.table().max_size();
+        let frame_now = self.max_frame_bytes;
+        self.use_at_most(Announced {
+            header_table: announced.header_table.map(|size| size.min(table_now)),
+            max_frame: announced.max_frame.map(|size| size.min(frame_now)),
+        });
+        if self.unacknowledged.len() < MAX_UNACKNOWLEDGED {
+            self.unacknowledged.push_back(announced);
+        }
+    }
+
+    fn use_at_most(&mut self, announced: Announced) {
+        if let Some(size) = announced.header_table {
             self.encoder.set_max_table_size(size);
         }
-        if let Some(size) = bytes(Settings::MAX_FRAME_SIZE) {
+        if let Some(size) = announced.max_frame {
             self.max_frame_bytes = size.clamp(DEFAULT_MAX_FRAME_BYTES, LARGEST_MAX_FRAME_BYTES);
         }
     }
