@@ -639,7 +639,7 @@ fn a_table_shrinks_at_once_and_grows_with_the_ack() {
         fields: vec![line],
     };
     let mut writer = Writer::new(Sender::Server);
-    let mut block = |writer: &mut Writer| {
+    let block = |writer: &mut Writer| {
         let mut out = Vec::new();
         write(writer, &trailers, &mut out);
         out.split_off(9)

@@ -1,6 +1,8 @@
 //! Events with everything owned, to compare and to make up.
 #![allow(dead_code)]
 
+pub mod messages;
+
 use wsferry::Error;
 use wsferry::config::Limits;
 use wsferry::http2::{Event, Reader, Sender, Writer};
