@@ -118,6 +118,17 @@ def load(path: Path, wasm: Path) -> dict:
     return config
 
 
+def dial(near: dict, far_port: int, via_port: int | None) -> None:
+    """Has the near end reach the far end on `far_port`, or through an intermediary on `via_port`: a reverse proxy, or,
+    where the configuration has one, a CONNECT proxy."""
+    if any(item["name"] == "connect_proxy" for item in near["static_resources"]["clusters"]):
+        tunneling = listener(near, "egress")["filter_chains"][0]["filters"][0]["typed_config"]["tunneling_config"]
+        tunneling["hostname"] = f"{tunneling['hostname'].rpartition(':')[0]}:{far_port}"
+        set_port(endpoint(near, "connect_proxy"), via_port)
+    else:
+        set_port(endpoint(near, "far"), via_port or far_port)
+
+
 def bypass_tunnel(near: dict, far: dict, port: int) -> None:
     """Joins the two by plain HTTP/2 on `port`: the same pair without the filter, to compare it with."""
     address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
@@ -213,6 +224,7 @@ class Pair:
         wasm: Path | str = DEFAULT_WASM,
         near_port: int | None = None,
         far_port: int | None = None,
+        via_port: int | None = None,
         near_admin: int | None = None,
         far_admin: int | None = None,
         concurrency: int | None = None,
@@ -241,7 +253,7 @@ class Pair:
         if baseline:
             bypass_tunnel(near, far, self.far_port)
         else:
-            set_port(endpoint(near, "far"), self.far_port)
+            dial(near, self.far_port, via_port)
             set_port(listener(far, "far"), self.far_port)
         routes = connection_manager(far, "inner")["route_config"]["virtual_hosts"][0]["routes"]
         if origin_http2:
@@ -323,6 +335,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--grpc-origin", metavar="HOST:PORT", help="another application for gRPC; default: --origin")
     parser.add_argument("--near", dest="near_port", type=int, default=10000, metavar="PORT")
     parser.add_argument("--far", dest="far_port", type=int, default=10001, metavar="PORT")
+    parser.add_argument("--via", dest="via_port", type=int, metavar="PORT", help="a proxy that the near end dials instead")
     parser.add_argument("--near-admin", type=int, default=9901, metavar="PORT")
     parser.add_argument("--far-admin", type=int, default=9902, metavar="PORT")
     parser.add_argument("--concurrency", type=int, metavar="N", help="worker threads; default: one per CPU")
