@@ -10,11 +10,12 @@ import subprocess
 import time
 
 import pytest
+import yaml
 
 import scenario
 from conftest import CLIENTS
 from endpoints import End, RequestHead, Reset, ResponseHead
-from pair import ROOT
+from pair import ROOT, cluster
 from test_scenarios import check
 
 GET = RequestHead(b"GET", b"/", b"app.example")
@@ -183,6 +184,35 @@ def test_draining_near_envoy_finishes_what_is_under_way(loop, new_pair, origin):
         exchange = await client.open(GET, end=True)
         _, answer = await server.accepted.get()
         await asyncio.to_thread(pair.far.admin, "/drain_listeners?graceful", "POST")
+        await answer.respond(ResponseHead(200, [(b"content-length", b"4")]))
+        await answer.send(b"done")
+        await answer.finish()
+        assert (await exchange.receive()).status == 200
+        assert (await exchange.receive()).payload == b"done"
+        assert isinstance(await exchange.receive(), End)
+
+    loop(run())
+
+
+def test_websocket_is_renewed_before_it_gets_too_old(loop, new_pair, origin, tmp_path):
+    """Where something on the way ends connections of some age: new requests take a new one, the old ones finish."""
+    server = origin("http1")
+    config = yaml.safe_load((ROOT / "envoy/near.yaml").read_text())
+    options = cluster(config, "tunnel")["typed_extension_protocol_options"]
+    http = options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"]
+    http["common_http_protocol_options"]["max_connection_duration"] = "1s"
+    (tmp_path / "near.yaml").write_text(yaml.safe_dump(config))
+    pair = new_pair(f"127.0.0.1:{server.port}", near_config=tmp_path / "near.yaml")
+
+    def websockets() -> int:
+        return pair.near.stats()["cluster.tunnel.upstream_cx_total"]
+
+    async def run():
+        exchange = await CLIENTS["http1"](pair.near_port).open(GET, end=True)
+        _, answer = await server.accepted.get()
+        before = websockets()
+        while websockets() < before + 2:
+            assert await asyncio.to_thread(pair.passes)
         await answer.respond(ResponseHead(200, [(b"content-length", b"4")]))
         await answer.send(b"done")
         await answer.finish()
