@@ -19,6 +19,7 @@ from endpoints.http2 import Http2Client, Http2Origin
 from origins.process import nginx, python_origin
 from pair import DEFAULT_WASM, ROOT, Pair
 
+WASM = Path(os.environ.get("WSFERRY_WASM", DEFAULT_WASM))
 LIMIT = 10.0  # seconds that one exchange or conversation may take
 CLIENTS = {"http1": Http1Client, "http2": Http2Client}
 ORIGINS = {"http1": Http1Origin, "http2": Http2Origin}
@@ -35,27 +36,31 @@ def loop():
 
 @pytest.fixture(scope="session")
 def new_pair(request):
-    """Starts pairs, `new_pair(origin, **options)`, and stops them at the end. Logs stay where something failed."""
+    """Starts pairs, `new_pair(origin, **options)`, and stops them at the end. Logs stay where something failed.
+
+    With `start=False` the test starts the two Envoys itself.
+    """
     logs = Path(tempfile.mkdtemp(prefix="wsferry-test-"))
     binary = subprocess.run(
         [ROOT / "scripts/setup", "--print", "envoy"], check=True, capture_output=True, text=True
     ).stdout.strip()
     pairs: list[Pair] = []
 
-    def start(origin: str, **options) -> Pair:
+    def new(origin: str, start: bool = True, **options) -> Pair:
         options.setdefault("concurrency", 1)
         pair = Pair(
             origin,
             envoy=binary,
-            wasm=os.environ.get("WSFERRY_WASM", DEFAULT_WASM),
+            wasm=WASM,
             log_dir=logs / f"pair-{len(pairs)}",
             **options,
         )
         pairs.append(pair)
-        pair.start()
+        if start:
+            pair.start()
         return pair
 
-    yield start
+    yield new
     died = [envoy for pair in pairs for envoy in pair.envoys if envoy.exited() and not envoy.expected_to_be_dead]
     for pair in pairs:
         pair.stop()

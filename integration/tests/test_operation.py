@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import scenario
-from conftest import CLIENTS
+from conftest import CLIENTS, WASM
 from endpoints import End, RequestHead, Reset, ResponseHead
 from pair import ROOT, cluster
 from test_scenarios import check
@@ -109,19 +109,48 @@ def certificates():
     return ROOT / ".cache/tls"
 
 
+VARIANTS = {
+    "plain": {},
+    "tls": {"tls": True},
+    "two_hops": {"near_config": ROOT / "envoy/near-two-hops.yaml"},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_near_envoy_started_first(variant, new_pair, web_origins, certificates):
+    """It answers 503 until the far Envoy is there, and then works."""
+    pair = new_pair(f"127.0.0.1:{web_origins[0]}", start=False, **VARIANTS[variant])
+
+    def status() -> int | None:
+        connection = http.client.HTTPConnection("127.0.0.1", pair.near_port, timeout=5)
+        try:
+            connection.request("GET", "/hello")
+            return connection.getresponse().status
+        except ConnectionRefusedError:
+            return None
+        finally:
+            connection.close()
+
+    pair.near.start()
+    deadline = time.monotonic() + 20
+    while (first := status()) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert [first] + [status() for _ in range(20)] == [503] * 21
+    pair.far.start()
+    pair.wait_ready()
+    assert status() == 200
+
+
 @pytest.fixture(scope="module")
 def variants(new_pair, origin, certificates):
     """Pairs with other configurations, by their names."""
     pairs = {}
-    options = {
-        "tls": {"tls": True},
-        "two_hops": {"near_config": ROOT / "envoy/near-two-hops.yaml"},
-    }
 
     def get(variant: str):
         if variant not in pairs:
             address = f"127.0.0.1:{origin('http2').port}"
-            pairs[variant] = new_pair(address, origin_http2=True, **options[variant])
+            pairs[variant] = new_pair(address, origin_http2=True, **VARIANTS[variant])
         return pairs[variant]
 
     return get
@@ -228,7 +257,7 @@ def test_pair_says_what_is_wrong(web_origins):
 
     def complaint(*arguments: str) -> str:
         done = subprocess.run(
-            [ROOT / "scripts/pair", *arguments], capture_output=True, text=True, timeout=30, check=False
+            [ROOT / "scripts/pair", "--wasm", WASM, *arguments], capture_output=True, text=True, timeout=30, check=False
         )
         assert done.returncode != 0
         return done.stderr
@@ -241,7 +270,8 @@ def test_pair_says_what_is_wrong(web_origins):
 
 def test_pair_leaves_nothing_behind_when_killed(tmp_path, web_origins):
     ports = [option for name in ("near", "far", "near-admin", "far-admin") for option in (f"--{name}", "0")]
-    command = [ROOT / "scripts/pair", "--origin", f"127.0.0.1:{web_origins[0]}", "--log-dir", tmp_path, *ports]
+    origin = f"127.0.0.1:{web_origins[0]}"
+    command = [ROOT / "scripts/pair", "--wasm", WASM, "--origin", origin, "--log-dir", tmp_path, *ports]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     line = process.stdout.readline()
     assert line.startswith("ready near=http://127.0.0.1:")
