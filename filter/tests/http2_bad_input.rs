@@ -14,6 +14,7 @@ mod http2_support;
 
 use std::sync::Arc;
 
+use http2_support::frames::{begun, frame};
 use http2_support::messages::{direction, written};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -21,7 +22,6 @@ use wsferry::Error;
 use wsferry::cbor;
 use wsferry::config::{FieldPolicy, Limits};
 use wsferry::error::Scope;
-use wsferry::http2::frame::PREFACE;
 use wsferry::http2::{Event, Reader, Sender, Writer};
 use wsferry::message::{Http2Id, Message, WireId};
 
@@ -94,14 +94,6 @@ fn cut<'b>(bytes: &'b [u8], sizes: &[usize]) -> Vec<&'b [u8]> {
     chunks
 }
 
-fn in_frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
-    bytes.extend([kind, flags]);
-    bytes.extend(stream.to_be_bytes());
-    bytes.extend(payload);
-    bytes
-}
-
 /// A field line that is often right: names and values of a dictionary, in every representation.
 fn line() -> impl Strategy<Value = Vec<u8>> {
     let text = prop_oneof![
@@ -125,13 +117,6 @@ fn sender() -> impl Strategy<Value = Sender> {
     prop_oneof![Just(Sender::Client), Just(Sender::Server)]
 }
 
-fn begun(sender: Sender) -> Vec<u8> {
-    match sender {
-        Sender::Client => PREFACE.to_vec(),
-        Sender::Server => Vec::new(),
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -150,7 +135,7 @@ proptest! {
     ) {
         let mut bytes = begun(sender);
         for (kind, flags, stream, payload) in frames {
-            bytes.extend(in_frame(kind, flags, stream, &payload));
+            bytes.extend(frame(kind, flags, stream, &payload));
         }
         let _ = read(sender, &cut(&bytes, &sizes));
     }
@@ -163,7 +148,7 @@ proptest! {
     ) {
         let mut bytes = begun(sender);
         for (lines, end) in blocks {
-            bytes.extend(in_frame(1, 4 | u8::from(end), 1, &lines.concat()));
+            bytes.extend(frame(1, 4 | u8::from(end), 1, &lines.concat()));
         }
         let cut = read(sender, &cut(&bytes, &sizes));
         prop_assert_eq!(cut, read(sender, &[&bytes]));

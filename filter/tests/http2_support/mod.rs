@@ -1,6 +1,7 @@
 //! Events with everything owned, to compare and to make up.
 #![allow(dead_code)]
 
+pub mod frames;
 pub mod messages;
 
 use wsferry::Error;
@@ -61,6 +62,14 @@ pub enum Owned {
         stream: u32,
         error: Error,
     },
+}
+
+pub fn data(stream: u32, end: bool, payload: &[u8]) -> Owned {
+    Owned::Data {
+        stream,
+        end,
+        payload: payload.to_vec(),
+    }
 }
 
 fn lines(fields: &Fields) -> Vec<Line> {
