@@ -25,5 +25,6 @@ pub mod play;
 pub mod raw;
 pub mod scenario;
 pub mod suite;
+pub mod traffic;
 pub mod wasm_end;
 pub mod wasm_host;

@@ -114,8 +114,10 @@ fn define_logging_and_time(linker: &mut Linker<Host>) -> Result<()> {
         "proxy_set_tick_period_milliseconds",
         |mut call: Call<'_>, milliseconds: u32| -> u32 {
             let host = call.data_mut();
-            host.tick_period =
-                (milliseconds > 0).then(|| std::time::Duration::from_millis(u64::from(milliseconds)));
+            let period = std::time::Duration::from_millis(u64::from(milliseconds));
+            host.tick_period = (milliseconds > 0).then_some(period);
+            // Envoy starts the timer anew.
+            host.next_tick = host.now + period;
             OK
         },
     )?;

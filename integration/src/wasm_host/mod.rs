@@ -123,6 +123,7 @@ pub struct Host {
     streams: HashMap<u32, Stream>,
     after_call: Vec<Action>,
     tick_period: Option<Duration>,
+    next_tick: Duration,
     now: Duration,
     random: fastrand::Rng,
     log_level: u32,
@@ -149,7 +150,6 @@ pub struct Vm {
     store: Store<Host>,
     instance: Instance,
     next_context: u32,
-    next_tick: Duration,
     dead: Option<Trap>,
 }
 
@@ -241,6 +241,7 @@ impl Vm {
                 streams: HashMap::new(),
                 after_call: Vec::new(),
                 tick_period: None,
+                next_tick: Duration::ZERO,
                 now: Duration::from_secs(1_800_000_000),
                 random: fastrand::Rng::with_seed(7),
                 log_level: 0,
@@ -262,7 +263,6 @@ impl Vm {
             store,
             instance,
             next_context: 2,
-            next_tick: Duration::ZERO,
             dead: None,
         };
         let refused = |vm: &mut Self, stage| StartError {
@@ -290,9 +290,6 @@ impl Vm {
         let size = configuration.len() as u32;
         if vm.call::<_, u32>("proxy_on_configure", root, Phase::None, (root, size)) != Ok(1) {
             return Err(refused(&mut vm, "proxy_on_configure"));
-        }
-        if let Some(period) = vm.store.data().tick_period {
-            vm.next_tick = vm.store.data().now + period;
         }
         Ok(vm)
     }
@@ -540,13 +537,14 @@ impl Vm {
     pub fn advance(&mut self, time: Duration) -> Result<(), Trap> {
         let until = self.store.data().now + time;
         while let Some(period) = self.store.data().tick_period {
-            if self.next_tick > until {
+            let host = self.store.data_mut();
+            if host.next_tick > until {
                 break;
             }
-            self.store.data_mut().now = self.next_tick;
-            let root = self.store.data().root;
+            host.now = host.next_tick;
+            host.next_tick += period;
+            let root = host.root;
             self.call::<_, ()>("proxy_on_tick", root, Phase::None, root)?;
-            self.next_tick += period;
         }
         self.store.data_mut().now = until;
         Ok(())

@@ -1,0 +1,30 @@
+//! The scenarios over the built module.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use integration::suite::{FAR, NEAR, play_all, play_all_exactly, play_split_everywhere};
+use integration::wasm_end::WasmEnd;
+use integration::wasm_host::Vm;
+
+/// Connections of one pair of VMs, as in an Envoy whose workers live long.
+fn ends() -> impl FnMut() -> (WasmEnd, WasmEnd) {
+    let start = |configuration| Rc::new(RefCell::new(Vm::start(configuration).expect("a VM")));
+    let (near, far) = (start(NEAR), start(FAR));
+    move || WasmEnd::connect(&near, &far).expect("living VMs")
+}
+
+#[test]
+fn every_scenario_passes() {
+    play_all(ends());
+}
+
+#[test]
+fn every_scenario_is_exact() {
+    play_all_exactly(ends());
+}
+
+#[test]
+fn small_scenarios_pass_wherever_bytes_are_cut() {
+    play_split_everywhere(7, ends());
+}
