@@ -187,12 +187,16 @@ impl Body {
     }
 }
 
-/// Where the built module lies: `WSFERRY_WASM`, or the place where `scripts/build` puts it.
+/// Where the built module lies: `WSFERRY_WASM`, or where `scripts/build` puts it.
 pub fn module_path() -> PathBuf {
     if let Some(path) = std::env::var_os("WSFERRY_WASM") {
         return PathBuf::from(path);
     }
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/wasm32-unknown-unknown/release/wsferry.wasm")
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"),
+        PathBuf::from,
+    );
+    target.join("wasm32-unknown-unknown/release/wsferry.wasm")
 }
 
 fn module() -> &'static Module {
