@@ -17,6 +17,7 @@
     clippy::as_conversions
 )]
 
+pub mod bad_input;
 pub mod chunking;
 pub mod end;
 pub mod exact;

@@ -1,5 +1,15 @@
 //! The drivers by themselves: every scenario passes where nothing is converted.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    missing_docs
+)]
+
 use integration::end::Transparent;
 use integration::suite::{play_all, play_all_exactly};
 

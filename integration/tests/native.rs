@@ -1,5 +1,15 @@
 //! The scenarios over the converter of this build.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    missing_docs
+)]
+
 use integration::end::NativeEnd;
 use integration::suite::{FAR, NEAR, play_all, play_all_exactly, play_split_everywhere};
 

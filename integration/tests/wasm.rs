@@ -1,5 +1,15 @@
 //! The scenarios over the built module.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    missing_docs
+)]
+
 use std::cell::RefCell;
 use std::rc::Rc;
 
