@@ -150,7 +150,7 @@ fn native() -> (NativeEnd, NativeEnd) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(16))]
 
     /// The plans themselves: what h2 doesn't do alone, converters needn't do.
     #[test]
@@ -160,7 +160,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn traffic_arrives_as_it_was_sent(plan in plan(), chunking in chunking()) {
