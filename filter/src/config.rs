@@ -98,6 +98,7 @@ pub struct RawConfig {
     metrics_prefix: String,
     #[serde(default = "default_close_timeout_ms")]
     close_timeout_ms: u32,
+    tunnel: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -219,6 +220,9 @@ pub struct Config {
     /// How long a WebSocket may stay open after this side has sent Close, milliseconds. 100 to
     /// 60,000; default 2,000.
     pub close_timeout_ms: u32,
+    /// Name of the connection manager's tunnel that this near end carries: it is told when the other
+    /// end turns out to have no converter. Near end only; default none.
+    pub tunnel: Option<String>,
 }
 
 impl Config {
@@ -284,6 +288,9 @@ impl TryFrom<RawConfig> for Config {
                 format!("{origin:?} is no origin like https://example.org"),
             ));
         }
+        if raw.role == Role::Far && raw.tunnel.is_some() {
+            return Err(refuse("tunnel", "only a near end has one".to_owned()));
+        }
         let prefix = &raw.metrics_prefix;
         if prefix.is_empty() || !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
             return Err(refuse(
@@ -302,6 +309,7 @@ impl TryFrom<RawConfig> for Config {
             allowed_origins: raw.allowed_origins,
             metrics_prefix: raw.metrics_prefix,
             close_timeout_ms: raw.close_timeout_ms,
+            tunnel: raw.tunnel,
         })
     }
 }

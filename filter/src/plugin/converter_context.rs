@@ -20,6 +20,7 @@ use super::host::{self, Buffer, Level, Map, Status};
 use super::mask_keys::RandomKeys;
 use super::metrics::Metrics;
 use super::root::Shared;
+use super::shared_target;
 use crate::config::Role;
 use crate::converter::{Closed, Converter, Counts};
 use crate::error::close_code;
@@ -115,7 +116,7 @@ impl ConverterContext {
 
     /// Makes a handshake of tcp_proxy's request (RFC 6455 §4.1).
     fn near_request(&mut self) -> Result<Action, Status> {
-        const MAP: Map = Map::RequestHeaders;
+        const MAP: Map = Map::Request;
         let fields = host::headers(MAP)?;
         if value(&fields, ":method") != b"POST" {
             self.state = State::Refused;
@@ -149,7 +150,7 @@ impl ConverterContext {
     /// Checks the far end's answer and makes of it what tcp_proxy takes for an open tunnel; or makes
     /// sure that it takes it for none.
     fn near_response(&mut self, accept: &str, connection: Box<Connection>) -> Result<(), Status> {
-        const MAP: Map = Map::ResponseHeaders;
+        const MAP: Map = Map::Response;
         let fields = host::headers(MAP)?;
         let status = status(&fields);
         let response = ResponseHeaders {
@@ -165,6 +166,11 @@ impl ConverterContext {
                     peer("upstream")
                 ),
             );
+            if let Some(tunnel) = &self.shared.config.tunnel
+                && !may_be_transient(status)
+            {
+                shared_target::refused(tunnel);
+            }
             return fail_tunnel(status);
         }
         host::replace_header(MAP, ":status", "200")?;
@@ -182,7 +188,7 @@ impl ConverterContext {
 
     /// Lets nothing but a handshake for `wsferry.v1` through: behind the route is a raw TCP upstream.
     fn far_request(&mut self, end_of_stream: bool) -> Result<Action, Status> {
-        const MAP: Map = Map::RequestHeaders;
+        const MAP: Map = Map::Request;
         let fields = host::headers(MAP)?;
         let protocol = host::property(&["request", "protocol"])?;
         let request = RequestHeaders {
@@ -217,7 +223,7 @@ impl ConverterContext {
 
     /// Makes a 101 of the TCP upstream's 200; any other status passes as it is.
     fn far_response(&mut self, accept: Option<&str>, connection: Box<Connection>) -> Result<(), Status> {
-        const MAP: Map = Map::ResponseHeaders;
+        const MAP: Map = Map::Response;
         let fields = host::headers(MAP)?;
         let status = status(&fields);
         if status != 200 {
@@ -429,6 +435,12 @@ impl Connection {
     }
 }
 
+/// Whether a refused handshake says more about the moment than about the target: a server or a load
+/// balancer that is overloaded or restarts.
+const fn may_be_transient(status: u16) -> bool {
+    matches!(status, 408 | 425 | 429) || status >= 500
+}
+
 /// What a direction brings.
 enum Side {
     Http2,
@@ -512,7 +524,7 @@ impl Stream for ConverterContext {
                 Ok(())
             }
             (State::New | State::Refused, Role::Near) => {
-                host::headers(Map::ResponseHeaders).and_then(|fields| fail_tunnel(status(&fields)))
+                host::headers(Map::Response).and_then(|fields| fail_tunnel(status(&fields)))
             }
             (State::New | State::Refused, Role::Far) => Ok(()),
         };
@@ -555,7 +567,7 @@ fn value<'a>(fields: &'a Fields, name: &str) -> &'a [u8] {
 /// Sees to it that tcp_proxy doesn't take an answer of this status for an open tunnel.
 fn fail_tunnel(status: u16) -> Result<(), Status> {
     if status < 300 {
-        host::replace_header(Map::ResponseHeaders, ":status", "502")?;
+        host::replace_header(Map::Response, ":status", "502")?;
     }
     Ok(())
 }

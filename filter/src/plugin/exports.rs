@@ -37,6 +37,9 @@ pub(super) trait Plugin {
     /// The timer that was asked for with [`host::set_tick_period`].
     fn tick(&self);
 
+    /// The response to a call of [`host::http_call`], or its failure, which has no headers.
+    fn http_call_response(&self, _token: u32, _has_headers: bool) {}
+
     /// A stream of this plugin begins.
     fn stream(&self, context_id: u32) -> Box<dyn Stream>;
 }
@@ -194,6 +197,20 @@ extern "C" fn proxy_on_configure(root_id: u32, size: usize) -> u32 {
 extern "C" fn proxy_on_tick(root_id: u32) {
     if let Some(plugin) = plugin(root_id) {
         plugin.tick();
+    }
+}
+
+/// Only plugins make calls, not their streams.
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_http_call_response(
+    root_id: u32,
+    token: u32,
+    headers: u32,
+    _body_size: usize,
+    _trailers: u32,
+) {
+    if let Some(plugin) = plugin(root_id) {
+        plugin.http_call_response(token, headers > 0);
     }
 }
 

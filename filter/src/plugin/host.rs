@@ -16,6 +16,8 @@ pub(super) struct Status(u32);
 impl Status {
     const NOT_FOUND: u32 = 1;
     const PARSE_FAILURE: Self = Self(4);
+    const CAS_MISMATCH: u32 = 8;
+    pub(super) const UNIMPLEMENTED: Self = Self(12);
 
     fn check(code: u32) -> Result<(), Self> {
         match code {
@@ -72,15 +74,17 @@ impl Buffer {
 /// A header map of the host.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Map {
-    RequestHeaders,
-    ResponseHeaders,
+    Request,
+    Response,
+    CallResponse,
 }
 
 impl Map {
     const fn encode(self) -> u32 {
         match self {
-            Self::RequestHeaders => 0,
-            Self::ResponseHeaders => 2,
+            Self::Request => 0,
+            Self::Response => 2,
+            Self::CallResponse => 6,
         }
     }
 }
@@ -90,6 +94,7 @@ impl Map {
 pub(super) enum MetricKind {
     Counter,
     Gauge,
+    Histogram,
 }
 
 impl MetricKind {
@@ -97,6 +102,7 @@ impl MetricKind {
         match self {
             Self::Counter => 0,
             Self::Gauge => 1,
+            Self::Histogram => 2,
         }
     }
 }
@@ -144,6 +150,42 @@ unsafe extern "C" {
     ) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
     fn proxy_increment_metric(id: u32, offset: i64) -> u32;
+    fn proxy_record_metric(id: u32, value: u64) -> u32;
+    fn proxy_get_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_set_property(path: *const u8, path_size: usize, value: *const u8, value_size: usize) -> u32;
+    fn proxy_continue_stream(stream: u32) -> u32;
+    fn proxy_http_call(
+        cluster: *const u8,
+        cluster_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        body: *const u8,
+        body_size: usize,
+        trailers: *const u8,
+        trailers_size: usize,
+        timeout: u32,
+        token: *mut u32,
+    ) -> u32;
+    fn proxy_get_shared_data(
+        key: *const u8,
+        key_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+        version: *mut u32,
+    ) -> u32;
+    fn proxy_set_shared_data(
+        key: *const u8,
+        key_size: usize,
+        value: *const u8,
+        value_size: usize,
+        version: u32,
+    ) -> u32;
 }
 
 #[link(wasm_import_module = "wasi_snapshot_preview1")]
@@ -290,6 +332,73 @@ pub(super) fn define_metric(kind: MetricKind, name: &str) -> Result<u32, Status>
 /// Adds to a metric; only to a gauge less than zero.
 pub(super) fn increment_metric(id: u32, offset: i64) -> Result<(), Status> {
     Status::check(unsafe { proxy_increment_metric(id, offset) })
+}
+
+/// Adds a sample to a histogram.
+pub(super) fn record_metric(id: u32, value: u64) -> Result<(), Status> {
+    Status::check(unsafe { proxy_record_metric(id, value) })
+}
+
+/// The first line of a field: enough for pseudo-header fields, of which there is one.
+pub(super) fn header(map: Map, name: &str) -> Result<Option<Vec<u8>>, Status> {
+    bytes_of(|data, size| unsafe {
+        proxy_get_header_map_value(map.encode(), name.as_ptr(), name.len(), data, size)
+    })
+}
+
+/// Sets filter state of the stream, `wasm.NAME`, for access logs and the like.
+pub(super) fn set_property(name: &str, value: &[u8]) -> Result<(), Status> {
+    Status::check(unsafe { proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len()) })
+}
+
+/// Lets the request of the effective context go on, once this callback has returned.
+pub(super) fn continue_request() -> Result<(), Status> {
+    const REQUEST: u32 = 0;
+    Status::check(unsafe { proxy_continue_stream(REQUEST) })
+}
+
+/// Sends a request without body to a cluster, for the effective context, which gets the response. The
+/// result names the call.
+pub(super) fn http_call(cluster: &str, headers: &[(&str, &str)], timeout_ms: u32) -> Result<u32, Status> {
+    let headers = encode_pairs(headers).ok_or(Status::PARSE_FAILURE)?;
+    let none = encode_pairs(&[]).ok_or(Status::PARSE_FAILURE)?;
+    let mut token = 0;
+    Status::check(unsafe {
+        proxy_http_call(
+            cluster.as_ptr(),
+            cluster.len(),
+            headers.as_ptr(),
+            headers.len(),
+            std::ptr::null(),
+            0,
+            none.as_ptr(),
+            none.len(),
+            timeout_ms,
+            &raw mut token,
+        )
+    })?;
+    Ok(token)
+}
+
+/// What all threads' plugins with this VM's `vm_id` share under a key, and its version; empty and
+/// version 0 where there is nothing.
+pub(super) fn shared_data(key: &str) -> Result<(Vec<u8>, u32), Status> {
+    let mut version = 0;
+    let bytes = bytes_of(|data, size| unsafe {
+        proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &raw mut version)
+    })?;
+    Ok((bytes.unwrap_or_default(), version))
+}
+
+/// Shares a value, unless somebody has shared another one since that version was read (0: whatever
+/// there is). Whether it was.
+pub(super) fn set_shared_data(key: &str, value: &[u8], version: u32) -> Result<bool, Status> {
+    let code =
+        unsafe { proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), version) };
+    match code {
+        Status::CAS_MISMATCH => Ok(false),
+        code => Status::check(code).map(|()| true),
+    }
 }
 
 /// Fills a buffer with unpredictable bytes.

@@ -4,12 +4,19 @@
 //! exports            what Envoy calls
 //! root               what a plugin is by its configuration; metrics, the clock
 //! converter_context  one for each WebSocket: its handshake, and the way into the converter
+//! connection_manager_plugin   one for each worker: its timer and its probes
+//! connection_manager_context  one for each request: its way is decided, its end observed
+//! shared_target      what workers and converters tell each other of a tunnel's target
 //! host               what is called of Envoy
 //! ```
 
+mod connection_manager_context;
+mod connection_manager_metrics;
+mod connection_manager_plugin;
 mod converter_context;
 mod exports;
 mod host;
 mod mask_keys;
 mod metrics;
 mod root;
+mod shared_target;

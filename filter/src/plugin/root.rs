@@ -7,11 +7,12 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::connection_manager_plugin::ConnectionManagerPlugin;
 use super::converter_context::ConverterContext;
 use super::exports::{Action, Plugin, Stream};
 use super::host::{self, Buffer, Level};
 use super::metrics::Metrics;
-use crate::config::Config;
+use crate::config::{Config, PluginConfig};
 
 /// Between two hand-overs of metrics, milliseconds.
 const TICK: u32 = 1_000;
@@ -31,7 +32,14 @@ pub(super) fn configure(size: usize) -> Result<Rc<dyn Plugin>, String> {
     if json.is_empty() {
         return Err("configuration is missing, the least is {\"role\": \"near\"}".to_owned());
     }
-    let config = Config::parse(&json).map_err(|error| error.to_string())?;
+    let config = match PluginConfig::parse(&json).map_err(|error| error.to_string())? {
+        PluginConfig::Converter(config) => config,
+        PluginConfig::ConnectionManager(config) => {
+            let plugin = ConnectionManagerPlugin::new(config)
+                .map_err(|status| format!("no connection manager: {status}"))?;
+            return Ok(Rc::new(plugin));
+        }
+    };
     let metrics =
         Metrics::define(&config.metrics_prefix).map_err(|status| format!("no metrics: {status}"))?;
     host::set_tick_period(TICK).map_err(|status| format!("no timer: {status}"))?;

@@ -1,0 +1,207 @@
+//! One request of the near listener: its way is decided, and what becomes of it is observed.
+
+use std::rc::Rc;
+
+use super::connection_manager_plugin::{Seat, Shared, Told};
+use super::exports::{Action, Stream};
+use super::host::{self, Level, Map, Status};
+use crate::connection_manager::{Decision, Evidence, Way};
+
+/// A request and its response.
+pub(super) struct ConnectionManagerContext {
+    id: u32,
+    shared: Rc<Shared>,
+    state: State,
+    decision: Option<Decision>,
+}
+
+enum State {
+    /// Not in a tunnel, and never was.
+    Outside,
+    /// Waits, or has waited and doesn't know yet what it was told.
+    Waiting,
+    /// In a tunnel, before the response.
+    Seated(Seat),
+    /// In a tunnel, while the response is under way.
+    Answered(Seat),
+    /// In a tunnel, and nothing more is to be learned from it.
+    Over(Seat),
+}
+
+impl ConnectionManagerContext {
+    pub(super) fn new(id: u32, shared: &Rc<Shared>) -> Self {
+        Self {
+            id,
+            shared: Rc::clone(shared),
+            state: State::Outside,
+            decision: None,
+        }
+    }
+
+    fn decide(&mut self) -> Result<Action, Status> {
+        let Some(told) = self.shared.request(self.id)? else {
+            return Err(Status::UNIMPLEMENTED);
+        };
+        match told {
+            Told::Wait => {
+                self.state = State::Waiting;
+                Ok(Action::Pause)
+            }
+            Told::Go(decision, seat) => {
+                self.decision = Some(decision);
+                if let Some(seat) = seat {
+                    self.state = State::Seated(seat);
+                }
+                self.shared.publish(decision, seat)?;
+                match decision.way {
+                    Way::Refuse => {
+                        self.shared.refuse(decision)?;
+                        Ok(Action::Pause)
+                    }
+                    Way::WebSocket | Way::Http => Ok(Action::Continue),
+                }
+            }
+        }
+    }
+
+    /// Learns what it was told while it waited.
+    fn catch_up(&mut self) {
+        if let State::Waiting = self.state
+            && let Some((decision, seat)) = self.shared.take_told(self.id)
+        {
+            self.decision = Some(decision);
+            self.state = seat.map_or(State::Outside, State::Seated);
+        }
+    }
+
+    /// A response begins, from whoever it is.
+    fn answered(&mut self) {
+        self.catch_up();
+        if let State::Seated(seat) = self.state {
+            self.state = match evidence() {
+                Some(Evidence::Passed) => {
+                    self.shared.observe(seat, Evidence::Passed);
+                    State::Answered(seat)
+                }
+                Some(Evidence::Failed) => {
+                    self.shared.observe(seat, Evidence::Failed);
+                    State::Over(seat)
+                }
+                None => State::Over(seat),
+            };
+        }
+    }
+
+    fn response_ended(&mut self, end: bool) {
+        if let State::Answered(seat) = self.state
+            && end
+        {
+            self.state = State::Over(seat);
+        }
+    }
+}
+
+/// What a response that begins shows of the tunnel. Envoy says that it tried more than once, which it
+/// does only where the tunnel failed it; or that it made the response itself, and why.
+fn evidence() -> Option<Evidence> {
+    let attempts = host::property(&["upstream", "request_attempt_count"])
+        .ok()
+        .flatten();
+    let attempts = attempts.and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
+    if attempts.is_some_and(|bytes| u64::from_le_bytes(bytes) > 1) {
+        return Some(Evidence::Failed);
+    }
+    let details = host::property(&["response", "code_details"]).ok().flatten()?;
+    if details == b"via_upstream" {
+        return Some(Evidence::Passed);
+    }
+    broken(&details).then_some(Evidence::Failed)
+}
+
+/// Whether Envoy's details of a response speak of a broken connection, and not of a reset or a
+/// time-out of this request alone.
+fn broken(details: &[u8]) -> bool {
+    [
+        &b"connection_termination"[..],
+        b"connection_failure",
+        b"connection_timeout",
+        b"refused_stream",
+    ]
+    .iter()
+    .any(|word| details.windows(word.len()).any(|window| window == *word))
+}
+
+impl Stream for ConnectionManagerContext {
+    fn request_headers(&mut self, _end_of_stream: bool) -> Action {
+        match self.decide() {
+            Ok(action) => action,
+            Err(status) => {
+                // Without a decision the client's own header might choose the way.
+                host::log(
+                    Level::Error,
+                    &format!("connection manager #{}: can't decide: {status}", self.id),
+                );
+                let sent = host::send_local_response(503, "wsferry_undecided", &[], "no decision\n");
+                if let Err(status) = sent {
+                    host::log(
+                        Level::Error,
+                        &format!("connection manager #{}: {status}", self.id),
+                    );
+                }
+                Action::Pause
+            }
+        }
+    }
+
+    fn request_body(&mut self, _size: usize, _end_of_stream: bool) -> Action {
+        Action::Continue
+    }
+
+    fn request_trailers(&mut self) -> Action {
+        Action::Continue
+    }
+
+    fn response_headers(&mut self, end_of_stream: bool) -> Action {
+        self.answered();
+        self.response_ended(end_of_stream);
+        if let (Some(name), Some(decision)) = (&self.shared.config.debug_response_header, self.decision) {
+            let shown = host::replace_header(Map::Response, name, &decision.to_string());
+            if let Err(status) = shown {
+                host::log(
+                    Level::Error,
+                    &format!(
+                        "connection manager #{}: can't show the decision: {status}",
+                        self.id
+                    ),
+                );
+            }
+        }
+        Action::Continue
+    }
+
+    fn response_body(&mut self, _size: usize, end_of_stream: bool) -> Action {
+        self.response_ended(end_of_stream);
+        Action::Continue
+    }
+
+    fn response_trailers(&mut self) -> Action {
+        self.response_ended(true);
+        Action::Continue
+    }
+
+    fn done(&mut self) {
+        self.catch_up();
+        match std::mem::replace(&mut self.state, State::Outside) {
+            State::Outside => {}
+            State::Waiting => self.shared.forget(self.id),
+            State::Over(seat) => self.shared.leave(seat),
+            State::Seated(seat) | State::Answered(seat) => {
+                let details = host::property(&["response", "code_details"]).ok().flatten();
+                if details.is_some_and(|details| broken(&details)) {
+                    self.shared.observe(seat, Evidence::Failed);
+                }
+                self.shared.leave(seat);
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Metrics of the connection manager, `wasmcustom.PREFIX_NAME`. Counted in memory of the VM and
+//! handed to Envoy once a second, since each hand-over is a call out of the sandbox.
+
+use std::cell::Cell;
+
+use super::host::{self, MetricKind, Status};
+use crate::connection_manager::{Config, Decision, ProbeFailure, Reason, Way};
+
+/// Metrics of one worker; gauges are summed over the workers by Envoy.
+pub(super) struct ConnectionManagerMetrics {
+    /// `decisions_WAY_REASON`.
+    decisions: Vec<(Decision, u32)>,
+    /// `tunnel_NAME_up`: workers on which it is up.
+    up: Vec<Gauge>,
+    /// `tunnel_requests_failed`: requests that the tunnel could not send or whose connection broke.
+    requests_failed: Counter,
+    probes_sent: Counter,
+    probes_answered: Counter,
+    probes_timed_out: Counter,
+    probes_broken: Counter,
+    probes_no_converter: Counter,
+    /// `probe_round_trip_ms`, a histogram.
+    round_trip: u32,
+}
+
+struct Counter {
+    id: u32,
+    pending: Cell<i64>,
+}
+
+struct Gauge {
+    id: u32,
+    set: Cell<bool>,
+}
+
+impl Counter {
+    fn add(&self) {
+        self.pending.set(self.pending.get().saturating_add(1));
+    }
+
+    fn flush(&self) {
+        let pending = self.pending.take();
+        if pending != 0 && host::increment_metric(self.id, pending).is_err() {
+            self.pending.set(pending);
+        }
+    }
+}
+
+impl ConnectionManagerMetrics {
+    /// Makes them known to Envoy, at 0.
+    pub(super) fn define(config: &Config) -> Result<Self, Status> {
+        let define =
+            |kind, name: &str| host::define_metric(kind, &format!("{}_{name}", config.metrics_prefix));
+        let counter = |name: &str| -> Result<Counter, Status> {
+            Ok(Counter {
+                id: define(MetricKind::Counter, name)?,
+                pending: Cell::new(0),
+            })
+        };
+        let mut decisions = Vec::new();
+        for decision in possible() {
+            let name = format!("decisions_{}_{}", decision.way.as_str(), decision.reason.as_str());
+            decisions.push((decision, define(MetricKind::Counter, &name)?));
+        }
+        let mut up = Vec::new();
+        for tunnel in &config.tunnels {
+            up.push(Gauge {
+                id: define(MetricKind::Gauge, &format!("tunnel_{}_up", tunnel.name))?,
+                set: Cell::new(false),
+            });
+        }
+        Ok(Self {
+            decisions,
+            up,
+            requests_failed: counter("tunnel_requests_failed")?,
+            probes_sent: counter("probes_sent")?,
+            probes_answered: counter("probes_answered")?,
+            probes_timed_out: counter("probes_timed_out")?,
+            probes_broken: counter("probes_broken")?,
+            probes_no_converter: counter("probes_no_converter")?,
+            round_trip: define(MetricKind::Histogram, "probe_round_trip_ms")?,
+        })
+    }
+
+    pub(super) fn up(&self, place: usize, is_up: bool) {
+        if let Some(gauge) = self.up.get(place) {
+            gauge.show(is_up);
+        }
+    }
+
+    pub(super) fn request_failed(&self) {
+        self.requests_failed.add();
+    }
+
+    pub(super) fn probe_sent(&self) {
+        self.probes_sent.add();
+    }
+
+    pub(super) fn probe_ended(&self, result: Result<(), ProbeFailure>, milliseconds: u64) {
+        match result {
+            Ok(()) => {
+                self.probes_answered.add();
+                let _ = host::record_metric(self.round_trip, milliseconds);
+            }
+            Err(ProbeFailure::TimedOut) => self.probes_timed_out.add(),
+            Err(ProbeFailure::Broken) => self.probes_broken.add(),
+            Err(ProbeFailure::NoConverter) => self.probes_no_converter.add(),
+        }
+    }
+
+    fn counters(&self) -> [&Counter; 6] {
+        [
+            &self.requests_failed,
+            &self.probes_sent,
+            &self.probes_answered,
+            &self.probes_timed_out,
+            &self.probes_broken,
+            &self.probes_no_converter,
+        ]
+    }
+
+    /// Whether there is anything to hand over.
+    pub(super) fn is_dirty(&self) -> bool {
+        self.counters().iter().any(|counter| counter.pending.get() != 0)
+    }
+
+    /// Hands over to Envoy what isn't zero.
+    pub(super) fn flush(&self, counts: &mut crate::connection_manager::DecisionCounts) {
+        for (decision, count) in counts.take() {
+            let metric = self.decisions.iter().find(|(other, _)| *other == decision);
+            if let Some(&(_, id)) = metric {
+                let _ = host::increment_metric(id, i64::try_from(count).unwrap_or(i64::MAX));
+            }
+        }
+        self.counters().into_iter().for_each(Counter::flush);
+    }
+}
+
+impl Gauge {
+    fn show(&self, set: bool) {
+        if self.set.replace(set) != set {
+            let _ = host::increment_metric(self.id, if set { 1 } else { -1 });
+        }
+    }
+}
+
+/// A plugin that goes, with a new configuration say, takes its share of the gauges along.
+impl Drop for ConnectionManagerMetrics {
+    fn drop(&mut self) {
+        self.up.iter().for_each(|gauge| gauge.show(false));
+    }
+}
+
+/// The decisions that there are.
+fn possible() -> impl Iterator<Item = Decision> {
+    let of = |way: Way| {
+        Reason::ALL
+            .into_iter()
+            .filter(move |&reason| match way {
+                Way::WebSocket => matches!(reason, Reason::Up | Reason::Suspect | Reason::Waited),
+                Way::Http => !matches!(
+                    reason,
+                    Reason::Up | Reason::Waited | Reason::WaitOver | Reason::TooManyWaiting
+                ),
+                Way::Refuse => matches!(
+                    reason,
+                    Reason::Opening
+                        | Reason::Backoff
+                        | Reason::NoConverter
+                        | Reason::WaitOver
+                        | Reason::TooManyWaiting
+                ),
+            })
+            .map(move |reason| Decision { way, reason })
+    };
+    Way::ALL.into_iter().flat_map(of)
+}

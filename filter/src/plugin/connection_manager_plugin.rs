@@ -1,0 +1,530 @@
+//! The connection manager of one worker: its timer, its probes, and what it shares with other workers.
+//!
+//! Envoy's main thread has an instance too. It gets no streams, and a call from there fails inside
+//! Envoy before anything is dialled, since main has no connections to the tunnel's internal listener.
+//! So an instance is taken for a worker's once it has seen a stream or an answer, and only a worker's
+//! counts and logs. With `eager`, main's instance asks in vain at the pace of the back-off; it gives
+//! back its turn to ask the target at once.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::connection_manager_context::ConnectionManagerContext;
+use super::connection_manager_metrics::ConnectionManagerMetrics;
+use super::exports::{Plugin, Stream};
+use super::host::{self, Level, Map, Status};
+use super::mask_keys::RandomKeys;
+use super::shared_target;
+use crate::connection_manager::config::Mode;
+use crate::connection_manager::{
+    Claim, Clock, Config, ConnectionManager, Decision, Evidence, Link, ProbeFailure, ProbeId, ProbeKind,
+    Target, Ticket, Time, Transition, Verdict, Way,
+};
+use crate::websocket::MaskKeys;
+
+/// Counts go to Envoy at the latest after so many milliseconds.
+const FLUSH_MS: u32 = 1_000;
+
+/// A worker whose turn it isn't looks again after so many milliseconds.
+const WAIT_MS: u32 = 20;
+
+/// Filter state with the decision, as `wasm.wsferry.decision`.
+const DECISION_PROPERTY: &str = "wsferry.decision";
+
+/// Value of the decision header for requests in a tunnel of mode always, which must not fall back to
+/// plain HTTP.
+const WEBSOCKET_ONLY: &str = "websocket_only";
+
+/// A request's place in a tunnel.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seat {
+    place: usize,
+    ticket: Ticket,
+    /// By the host's clock, milliseconds.
+    entered_at: u64,
+}
+
+/// What a request is told.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Told {
+    /// Go, with a seat if it is in the tunnel.
+    Go(Decision, Option<Seat>),
+    /// Wait.
+    Wait,
+}
+
+/// What the plugin and its streams have in common. There is one thread.
+pub(super) struct Shared {
+    pub(super) config: Config,
+    state: RefCell<State>,
+}
+
+struct State {
+    manager: ConnectionManager,
+    clock: Clock,
+    random: RandomKeys,
+    metrics: ConnectionManagerMetrics,
+    calls: Vec<Call>,
+    /// What requests that waited are told, until they come for it.
+    told: BTreeMap<u32, (Decision, Option<Seat>)>,
+    /// When the timer goes off, if it is set.
+    armed: Option<Time>,
+    /// When counts were last handed over.
+    flushed: Time,
+    is_worker: bool,
+}
+
+/// A probe under way.
+struct Call {
+    token: u32,
+    place: usize,
+    probe: ProbeId,
+    sent: Time,
+    /// By the host's clock, milliseconds.
+    sent_at: u64,
+}
+
+/// The plugin.
+pub(super) struct ConnectionManagerPlugin(Rc<Shared>);
+
+/// The host's clock, milliseconds.
+fn host_now() -> u64 {
+    host::now() / 1_000_000
+}
+
+fn failed(what: &str, status: Status) {
+    host::log(Level::Error, &format!("connection manager: {what}: {status}"));
+}
+
+impl ConnectionManagerPlugin {
+    pub(super) fn new(config: Config) -> Result<Self, Status> {
+        let mut clock = Clock::default();
+        let now = clock.now(host_now());
+        // What main's instance makes first, workers find: so two of them can't both be the first.
+        for tunnel in &config.tunnels {
+            shared_target::make(&tunnel.name)?;
+        }
+        let plugin = Self(Rc::new(Shared {
+            state: RefCell::new(State {
+                manager: ConnectionManager::new(&config, now),
+                clock,
+                random: RandomKeys::new(),
+                metrics: ConnectionManagerMetrics::define(&config)?,
+                calls: Vec::new(),
+                told: BTreeMap::new(),
+                armed: None,
+                flushed: now,
+                is_worker: false,
+            }),
+            config,
+        }));
+        plugin.0.settle();
+        Ok(plugin)
+    }
+}
+
+impl Plugin for ConnectionManagerPlugin {
+    fn tick(&self) {
+        let shared = &self.0;
+        let due = shared.with_state(|state| {
+            // The host's timer goes on with its period until it is set again.
+            state.armed = None;
+            state.due_probes()
+        });
+        for (place, kind) in due.unwrap_or_default() {
+            shared.probe(place, kind);
+        }
+        shared.settle();
+        shared.resolve();
+    }
+
+    fn http_call_response(&self, token: u32, has_headers: bool) {
+        let shared = &self.0;
+        let status = if has_headers { call_status() } else { None };
+        shared.probe_ended(token, status);
+        shared.settle();
+        shared.resolve();
+    }
+
+    fn stream(&self, context_id: u32) -> Box<dyn Stream> {
+        self.0.with_state(|state| state.is_worker = true);
+        Box::new(ConnectionManagerContext::new(context_id, &self.0))
+    }
+}
+
+/// Status of the response to a call.
+fn call_status() -> Option<u16> {
+    let value = host::header(Map::CallResponse, ":status").ok()??;
+    std::str::from_utf8(&value).ok()?.parse().ok()
+}
+
+impl State {
+    fn now(&mut self) -> Time {
+        self.clock.now(host_now())
+    }
+
+    fn random(&mut self) -> u32 {
+        u32::from_le_bytes(self.random.next_key())
+    }
+
+    fn due_probes(&mut self) -> Vec<(usize, ProbeKind)> {
+        let (now, random) = (self.now(), self.random());
+        self.manager
+            .tunnels()
+            .enumerate()
+            .filter_map(|(place, tunnel)| Some((place, tunnel.poll(now, random)?)))
+            .collect()
+    }
+
+    /// What has changed goes to the log and the gauges.
+    fn report(&mut self) {
+        let is_worker = self.is_worker;
+        for (place, tunnel) in self.manager.tunnels().enumerate() {
+            let Some(Transition { from, to }) = tunnel.take_transition() else {
+                continue;
+            };
+            let was_up = matches!(from, Link::Up { .. });
+            let is_up = matches!(to, Link::Up { .. });
+            if is_up != was_up {
+                self.metrics.up(place, is_up);
+            }
+            if !is_worker || from == to {
+                continue;
+            }
+            let level = match to {
+                Link::Backoff { .. } | Link::NoConverter { .. } => Level::Warn,
+                Link::Idle | Link::Opening { .. } | Link::Up { .. } => Level::Info,
+            };
+            let text = format!(
+                "tunnel {}: {} -> {}",
+                tunnel.config().name,
+                from.as_str(),
+                to.as_str()
+            );
+            host::log(level, &text);
+        }
+    }
+
+    /// Hands counts over once a second, and sets the timer for what comes next.
+    fn arm(&mut self) {
+        let now = self.now();
+        let mut wake = self.manager.wake();
+        if !self.manager.counts().is_empty() || self.metrics.is_dirty() {
+            let flush = self.flushed.after(FLUSH_MS);
+            if now >= flush {
+                self.metrics.flush(self.manager.counts());
+                self.flushed = now;
+            } else {
+                wake = Some(wake.map_or(flush, |wake| wake.min(flush)));
+            }
+        }
+        let Some(wake) = wake else {
+            return;
+        };
+        if self.armed.is_some_and(|armed| armed <= wake) {
+            return;
+        }
+        let period = u32::try_from(wake.since(now)).unwrap_or(u32::MAX).max(1);
+        match host::set_tick_period(period) {
+            Ok(()) => self.armed = Some(wake),
+            Err(status) => failed("can't set the timer", status),
+        }
+    }
+}
+
+impl Shared {
+    fn with_state<T>(&self, work: impl FnOnce(&mut State) -> T) -> Option<T> {
+        match self.state.try_borrow_mut() {
+            Ok(mut state) => Some(work(&mut state)),
+            Err(_) => {
+                host::log(Level::Error, "connection manager: called from within itself");
+                None
+            }
+        }
+    }
+
+    /// To be called after anything that happened.
+    fn settle(&self) {
+        self.with_state(|state| {
+            state.report();
+            state.arm();
+        });
+    }
+
+    /// Decides for a request and makes the decision known. Nothing is told where that is impossible.
+    pub(super) fn request(&self, context_id: u32) -> Result<Option<Told>, Status> {
+        let (needs_authority, needs_path) = self
+            .with_state(|state| (state.manager.needs_authority(), state.manager.needs_path()))
+            .unwrap_or_default();
+        let field = |needed, name| match needed {
+            true => host::header(Map::Request, name).map(Option::unwrap_or_default),
+            false => Ok(Vec::new()),
+        };
+        let authority = field(needs_authority, ":authority")?;
+        let path = field(needs_path, ":path")?;
+        let told = self.with_state(|state| {
+            let now = state.now();
+            let place = state.manager.find(&authority, &path);
+            let verdict = state.manager.request(place, context_id, now);
+            let told = told(place, verdict);
+            // Most requests change nothing that the timer has to know.
+            state.report();
+            state.arm();
+            told
+        });
+        Ok(told)
+    }
+
+    /// Writes a decision where routes and access logs look for it. The effective context is the
+    /// request's.
+    pub(super) fn publish(&self, decision: Decision, seat: Option<Seat>) -> Result<(), Status> {
+        let mode = seat
+            .and_then(|seat| self.config.tunnels.get(seat.place))
+            .map(|tunnel| tunnel.mode);
+        let way = match (decision.way, mode) {
+            // The filter never chooses plain HTTP there, and the route mustn't do so either.
+            (Way::WebSocket, Some(Mode::Always)) => WEBSOCKET_ONLY,
+            (way, _) => way.as_str(),
+        };
+        host::replace_header(Map::Request, &self.config.decision_header, way)?;
+        host::set_property(DECISION_PROPERTY, decision.to_string().as_bytes())
+    }
+
+    /// Answers the request of the effective context. Envoy shows this filter no response of its own.
+    pub(super) fn refuse(&self, decision: Decision) -> Result<(), Status> {
+        let reason = decision.reason.as_str();
+        let shown = decision.to_string();
+        let mut fields = vec![("content-type", "text/plain")];
+        if let Some(name) = &self.config.debug_response_header {
+            fields.push((name, &shown));
+        }
+        host::send_local_response(
+            503,
+            &format!("wsferry_{reason}"),
+            &fields,
+            &format!("wsferry: no WebSocket for this request: {reason}\n"),
+        )
+    }
+
+    /// What a request that waited has been told, once it has.
+    pub(super) fn take_told(&self, context_id: u32) -> Option<(Decision, Option<Seat>)> {
+        self.with_state(|state| state.told.remove(&context_id)).flatten()
+    }
+
+    /// What a request in the tunnel shows.
+    pub(super) fn observe(&self, seat: Seat, evidence: Evidence) {
+        self.with_state(|state| {
+            let (now, random) = (state.now(), state.random());
+            if evidence == Evidence::Failed {
+                state.metrics.request_failed();
+            }
+            let Some(tunnel) = state.manager.tunnel(seat.place) else {
+                return;
+            };
+            tunnel.observe(seat.ticket, evidence, now, random);
+            if evidence == Evidence::Failed
+                && matches!(tunnel.link(), Link::Up { .. } | Link::Backoff { .. })
+                && shared_target::refused_since(&tunnel.config().name, seat.entered_at)
+            {
+                let ttl = tunnel.config().no_converter_ttl_ms;
+                shared_target::store(
+                    &tunnel.config().name,
+                    Target::Lacks {
+                        until: Time(host_now()).after(ttl),
+                    },
+                );
+                tunnel.no_converter(now.after(ttl));
+            }
+        });
+        self.settle();
+    }
+
+    /// A request in the tunnel has come to its end.
+    pub(super) fn leave(&self, seat: Seat) {
+        self.with_state(|state| {
+            if let Some(tunnel) = state.manager.tunnel(seat.place) {
+                tunnel.leave();
+            }
+            state.arm();
+        });
+    }
+
+    /// A request that waits is gone.
+    pub(super) fn forget(&self, context_id: u32) {
+        self.with_state(|state| {
+            state
+                .manager
+                .tunnels()
+                .for_each(|tunnel| tunnel.forget(context_id));
+        });
+    }
+
+    /// Sends a probe, if no other worker is asking the same. The effective context is the plugin's.
+    fn probe(&self, place: usize, kind: ProbeKind) {
+        let Some(tunnel) = self.config.tunnels.get(place) else {
+            return;
+        };
+        if kind == ProbeKind::Open && !self.may_open(place) {
+            return;
+        }
+        let probe = &tunnel.probe;
+        let headers = [
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":authority", probe.authority.as_str()),
+            (":path", probe.path.as_str()),
+        ];
+        let sent = self.with_state(|state| {
+            let now = state.now();
+            state.metrics.probe_sent();
+            Some((state.manager.tunnel(place)?.probe_sent(now), now))
+        });
+        let Some((id, now)) = sent.flatten() else {
+            return;
+        };
+        let sent_at = host_now();
+        // Not while the state is borrowed. Its answer, even one at once, comes after this callback.
+        match host::http_call(&probe.cluster, &headers, probe.timeout_ms) {
+            Ok(token) => {
+                self.with_state(|state| {
+                    state.calls.push(Call {
+                        token,
+                        place,
+                        probe: id,
+                        sent: now,
+                        sent_at,
+                    });
+                });
+            }
+            Err(status) => {
+                failed(
+                    &format!("can't send a probe to cluster {}", probe.cluster),
+                    status,
+                );
+                self.with_state(|state| {
+                    let (now, random) = (state.now(), state.random());
+                    if let Some(tunnel) = state.manager.tunnel(place) {
+                        tunnel.probe_failed(id, ProbeFailure::Broken, now, random);
+                    }
+                });
+                shared_target::store(&tunnel.name, Target::Unknown);
+            }
+        }
+    }
+
+    /// Whether this worker may ask the target; if not, its tunnel knows.
+    fn may_open(&self, place: usize) -> bool {
+        let Some(config) = self.config.tunnels.get(place) else {
+            return false;
+        };
+        let claim = shared_target::claim(&config.name, Time(host_now()), config.probe.timeout_ms);
+        if matches!(claim, Claim::Granted(_)) {
+            return true;
+        }
+        self.with_state(|state| {
+            let now = state.now();
+            let Some(tunnel) = state.manager.tunnel(place) else {
+                return;
+            };
+            match claim {
+                Claim::Granted(_) => {}
+                Claim::Wait { .. } => tunnel.postpone(now.after(WAIT_MS)),
+                Claim::Lacks { until } => {
+                    let left = u32::try_from(until.since(Time(host_now()))).unwrap_or(u32::MAX);
+                    tunnel.no_converter(now.after(left));
+                }
+            }
+        });
+        false
+    }
+
+    /// A probe was answered with that status, or not at all.
+    fn probe_ended(&self, token: u32, status: Option<u16>) {
+        let call = self.with_state(|state| {
+            let index = state.calls.iter().position(|call| call.token == token)?;
+            Some(state.calls.swap_remove(index))
+        });
+        let Some(call) = call.flatten() else {
+            return;
+        };
+        let Some(config) = self.config.tunnels.get(call.place) else {
+            return;
+        };
+        let result = match status {
+            Some(200..=299) => Ok(()),
+            _ if shared_target::refused_since(&config.name, call.sent_at) => Err(ProbeFailure::NoConverter),
+            Some(504) => Err(ProbeFailure::TimedOut),
+            _ => Err(ProbeFailure::Broken),
+        };
+        shared_target::store(
+            &config.name,
+            match result {
+                Ok(()) => Target::Has,
+                Err(ProbeFailure::NoConverter) => Target::Lacks {
+                    until: Time(host_now()).after(config.no_converter_ttl_ms),
+                },
+                Err(_) => Target::Unknown,
+            },
+        );
+        self.with_state(|state| {
+            let (now, random) = (state.now(), state.random());
+            state.is_worker |= result.is_ok();
+            state.metrics.probe_ended(result, now.since(call.sent));
+            let Some(tunnel) = state.manager.tunnel(call.place) else {
+                return;
+            };
+            match result {
+                Ok(()) => tunnel.probe_answered(call.probe, now, random),
+                Err(failure) => tunnel.probe_failed(call.probe, failure, now, random),
+            };
+            if let (Some(status), Err(_), true) = (status, result, state.is_worker) {
+                let text = format!("tunnel {}: probe answered with {status}", config.name);
+                host::log(Level::Info, &text);
+            }
+        });
+    }
+
+    /// Lets those go on that have waited long enough. The last thing that a callback does: what
+    /// follows would be done in their names.
+    fn resolve(&self) {
+        loop {
+            let next = self.with_state(|state| {
+                let now = state.now();
+                let (place, waiter, verdict) = state.manager.resolve(now)?;
+                let told = told(Some(place), verdict);
+                if let Told::Go(decision, seat) = told {
+                    state.told.insert(waiter, (decision, seat));
+                }
+                Some((waiter, told))
+            });
+            let Some((waiter, Told::Go(decision, seat))) = next.flatten() else {
+                return;
+            };
+            let done = host::set_effective_context(waiter)
+                .and_then(|()| self.publish(decision, seat))
+                .and_then(|()| match seat {
+                    Some(_) => host::continue_request(),
+                    None => self.refuse(decision),
+                });
+            if let Err(status) = done {
+                failed(&format!("can't let #{waiter} go on"), status);
+            }
+        }
+    }
+}
+
+fn told(place: Option<usize>, verdict: Verdict) -> Told {
+    let Some(decision) = verdict.decision() else {
+        return Told::Wait;
+    };
+    let seat = match (verdict, place) {
+        (Verdict::WebSocket(_, ticket), Some(place)) => Some(Seat {
+            place,
+            ticket,
+            entered_at: host_now(),
+        }),
+        _ => None,
+    };
+    Told::Go(decision, seat)
+}
