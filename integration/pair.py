@@ -250,6 +250,10 @@ class Pair:
         for name, address in (("origin", self.origin), ("origin_http2", host_and_port(grpc_origin or origin))):
             socket_address = {"address": address[0], "port_value": address[1]}
             endpoint(far, name)["address"]["socket_address"] = socket_address
+        if any(item["name"] == "direct" for item in near["static_resources"]["clusters"]):
+            # The other way of near-adaptive.yaml.
+            socket_address = {"address": self.origin[0], "port_value": self.origin[1]}
+            endpoint(near, "direct")["address"]["socket_address"] = socket_address
         if baseline:
             bypass_tunnel(near, far, self.far_port)
         else:
