@@ -131,10 +131,6 @@ class HeaderList:
         need(isinstance(item, str))
         return self.counted(name, item.encode())
 
-    def token(self, name: bytes, value: bytes) -> bytes:
-        need(TOKEN.fullmatch(value), "invalid_field")
-        return value
-
     def pseudo(self, name: bytes, item: object) -> bytes:
         suffix = b""
         if name == b":path" and isinstance(item, (list, tuple)):
@@ -188,6 +184,11 @@ class HeaderList:
         return name
 
 
+def token(value: bytes) -> bytes:
+    need(TOKEN.fullmatch(value), "invalid_field")
+    return value
+
+
 def typed(item: object) -> bytes:
     if isinstance(item, CBORTag) and item.tag == 1:
         return formatdate(uint(item.value, 253402300799), usegmt=True).encode()
@@ -214,14 +215,14 @@ def message(item: object, tables: Tables) -> dict | None:
         need(isinstance(item[2], bool))
         said["end"] = item[2]
     if kind == 0:
-        said["method"] = headers.token(b":method", headers.number_or_text(b":method", item[3], METHODS))
+        said["method"] = token(headers.number_or_text(b":method", item[3], METHODS))
         said["scheme"] = headers.number_or_text(b":scheme", item[4], SCHEMES)
         said["authority"] = headers.pseudo(b":authority", item[5])
         said["path"] = headers.pseudo(b":path", item[6])
         said["fields"] = headers.fields(item[7])
         if len(item) == 9:
             need(isinstance(item[8], str))
-            said["protocol"] = headers.counted(b":protocol", item[8].encode())
+            said["protocol"] = token(headers.counted(b":protocol", item[8].encode()))
     elif kind == 1:
         said["status"] = uint(item[3], 599)
         need(item[3] >= 100)
