@@ -262,7 +262,8 @@ class Pair:
         routes = connection_manager(far, "inner")["route_config"]["virtual_hosts"][0]["routes"]
         if origin_http2:
             for route in routes:
-                route["route"]["cluster"] = "origin_http2"
+                if "route" in route:
+                    route["route"]["cluster"] = "origin_http2"
         # Answered at the end of the tunnel, so that the question doesn't bother the origin.
         routes.insert(0, {"match": {"path": self.ready_path}, "direct_response": {"status": 200}})
         self.own_directory = log_dir is None
