@@ -10,6 +10,24 @@ that Envoy can't do without.
 
 import sys
 
+# What this filter calls, and what only the default methods of the SDK's traits could.
+SDK_IMPORTS = {
+    "proxy_add_header_map_value",
+    "proxy_call_foreign_function",
+    "proxy_dequeue_shared_queue",
+    "proxy_done",
+    "proxy_enqueue_shared_queue",
+    "proxy_get_status",
+    "proxy_grpc_call",
+    "proxy_grpc_cancel",
+    "proxy_grpc_close",
+    "proxy_grpc_send",
+    "proxy_grpc_stream",
+    "proxy_register_shared_queue",
+    "proxy_resolve_shared_queue",
+    "proxy_set_header_map_pairs",
+}
+
 ALLOWED_IMPORTS = {
     "env": {
         "proxy_close_stream",
@@ -33,7 +51,8 @@ ALLOWED_IMPORTS = {
         "proxy_set_property",
         "proxy_set_shared_data",
         "proxy_set_tick_period_milliseconds",
-    },
+    }
+    | SDK_IMPORTS,
     "wasi_snapshot_preview1": {"random_get"},
 }
 
@@ -43,7 +62,7 @@ NEEDED_EXPORTS = {
     "proxy_abi_version_0_2_1",
     "proxy_on_configure",
     "proxy_on_context_create",
-    "proxy_on_memory_allocate",
+    "malloc",
     "proxy_on_request_headers",
     "proxy_on_response_body",
 }

@@ -3,9 +3,11 @@
 use std::rc::Rc;
 
 use super::connection_manager_plugin::{Seat, Shared, Told};
-use super::exports::{Action, Stream};
-use super::host::{self, Level, Map, Status};
+use super::exports::Stream;
+use super::host::{self, Map, Status};
 use crate::connection_manager::{Decision, Evidence, Way};
+use log::error;
+use proxy_wasm::types::Action;
 
 /// A request and its response.
 pub(super) struct ConnectionManagerContext {
@@ -137,16 +139,10 @@ impl Stream for ConnectionManagerContext {
             Ok(action) => action,
             Err(status) => {
                 // Without a decision the client's own header might choose the way.
-                host::log(
-                    Level::Error,
-                    &format!("connection manager #{}: can't decide: {status}", self.id),
-                );
+                error!("connection manager #{}: can't decide: {status}", self.id);
                 let sent = host::send_local_response(503, "wsferry_undecided", &[], "no decision\n");
                 if let Err(status) = sent {
-                    host::log(
-                        Level::Error,
-                        &format!("connection manager #{}: {status}", self.id),
-                    );
+                    error!("connection manager #{}: {status}", self.id);
                 }
                 Action::Pause
             }
@@ -167,12 +163,9 @@ impl Stream for ConnectionManagerContext {
         if let (Some(name), Some(decision)) = (&self.shared.config.debug_response_header, self.decision) {
             let shown = host::replace_header(Map::Response, name, &decision.to_string());
             if let Err(status) = shown {
-                host::log(
-                    Level::Error,
-                    &format!(
-                        "connection manager #{}: can't show the decision: {status}",
-                        self.id
-                    ),
+                error!(
+                    "connection manager #{}: can't show the decision: {status}",
+                    self.id
                 );
             }
         }

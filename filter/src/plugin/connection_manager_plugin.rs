@@ -13,7 +13,7 @@ use std::rc::Rc;
 use super::connection_manager_context::ConnectionManagerContext;
 use super::connection_manager_metrics::ConnectionManagerMetrics;
 use super::exports::{Plugin, Stream};
-use super::host::{self, Level, Map, Status};
+use super::host::{self, Map, Status};
 use super::mask_keys::RandomKeys;
 use super::shared_target;
 use crate::connection_manager::config::Mode;
@@ -22,6 +22,7 @@ use crate::connection_manager::{
     Target, Ticket, Time, Transition, Verdict, Way,
 };
 use crate::websocket::MaskKeys;
+use log::{Level, error, info, log};
 
 /// Counts go to Envoy at the latest after so many milliseconds.
 const FLUSH_MS: u32 = 1_000;
@@ -94,7 +95,7 @@ fn host_now() -> u64 {
 }
 
 fn failed(what: &str, status: Status) {
-    host::log(Level::Error, &format!("connection manager: {what}: {status}"));
+    error!("connection manager: {what}: {status}");
 }
 
 impl ConnectionManagerPlugin {
@@ -202,7 +203,7 @@ impl State {
                 from.as_str(),
                 to.as_str()
             );
-            host::log(level, &text);
+            log!(level, "{text}");
         }
     }
 
@@ -238,7 +239,7 @@ impl Shared {
         match self.state.try_borrow_mut() {
             Ok(mut state) => Some(work(&mut state)),
             Err(_) => {
-                host::log(Level::Error, "connection manager: called from within itself");
+                error!("connection manager: called from within itself");
                 None
             }
         }
@@ -480,7 +481,7 @@ impl Shared {
             };
             if let (Some(status), Err(_), true) = (status, result, state.is_worker) {
                 let text = format!("tunnel {}: probe answered with {status}", config.name);
-                host::log(Level::Info, &text);
+                info!("{text}");
             }
         });
     }

@@ -15,8 +15,8 @@
 
 use std::rc::Rc;
 
-use super::exports::{Action, Stream};
-use super::host::{self, Buffer, Level, Map, Status};
+use super::exports::Stream;
+use super::host::{self, Buffer, Map, Status};
 use super::mask_keys::RandomKeys;
 use super::metrics::Metrics;
 use super::root::Shared;
@@ -26,6 +26,8 @@ use crate::converter::{Closed, Converter, Counts};
 use crate::error::close_code;
 use crate::message::Fields;
 use crate::websocket::handshake::{self, RequestHeaders, ResponseHeaders};
+use log::{Level, log};
+use proxy_wasm::types::Action;
 
 /// The HTTP stream of one WebSocket.
 pub(super) struct ConverterContext {
@@ -97,7 +99,7 @@ impl ConverterContext {
             Role::Near => "near",
             Role::Far => "far",
         };
-        host::log(level, &format!("{role} #{}: {text}", self.id));
+        log!(level, "{role} #{}: {text}", self.id);
     }
 
     fn handshake(&self, accept: Option<String>) -> State {

@@ -1,11 +1,14 @@
 //! The host functions that this filter uses, and nothing around them: the only place that calls out
 //! of the sandbox (proxy-wasm ABI 0.2.1, WASI preview 1).
 //!
-//! A status that isn't 0 is an error value: see `exports` for why the SDK's wrappers are not used.
+//! A status that isn't 0 is an error value, where the SDK's wrappers panic on one that they don't expect.
 
 #![allow(unsafe_code)]
 
 use std::fmt;
+use std::time::Duration;
+
+use proxy_wasm::hostcalls;
 
 use crate::message::Fields;
 
@@ -17,6 +20,7 @@ impl Status {
     const NOT_FOUND: u32 = 1;
     const PARSE_FAILURE: Self = Self(4);
     const CAS_MISMATCH: u32 = 8;
+    const INTERNAL_FAILURE: Self = Self(10);
     pub(super) const UNIMPLEMENTED: Self = Self(12);
 
     fn check(code: u32) -> Result<(), Self> {
@@ -30,26 +34,6 @@ impl Status {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the host answered {}", self.0)
-    }
-}
-
-/// Severity of a log line.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Level {
-    Info,
-    Warn,
-    Error,
-    Critical,
-}
-
-impl Level {
-    const fn encode(self) -> u32 {
-        match self {
-            Self::Info => 2,
-            Self::Warn => 3,
-            Self::Error => 4,
-            Self::Critical => 5,
-        }
     }
 }
 
@@ -109,7 +93,6 @@ impl MetricKind {
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
-    fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;
     fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
     fn proxy_set_effective_context(context_id: u32) -> u32;
@@ -160,18 +143,6 @@ unsafe extern "C" {
     ) -> u32;
     fn proxy_set_property(path: *const u8, path_size: usize, value: *const u8, value_size: usize) -> u32;
     fn proxy_continue_stream(stream: u32) -> u32;
-    fn proxy_http_call(
-        cluster: *const u8,
-        cluster_size: usize,
-        headers: *const u8,
-        headers_size: usize,
-        body: *const u8,
-        body_size: usize,
-        trailers: *const u8,
-        trailers_size: usize,
-        timeout: u32,
-        token: *mut u32,
-    ) -> u32;
     fn proxy_get_shared_data(
         key: *const u8,
         key_size: usize,
@@ -220,11 +191,6 @@ fn bytes_of(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Option
 
 // SAFETY of all calls below: pointers and lengths are those of slices that live for the call, and
 // results go to locals.
-
-/// Writes a line to Envoy's log. That it can't be written is nothing anyone could be told.
-pub(super) fn log(level: Level, message: &str) {
-    unsafe { proxy_log(level.encode(), message.as_ptr(), message.len()) };
-}
 
 /// Nanoseconds since 1970; 0 if there is no clock.
 pub(super) fn now() -> u64 {
@@ -358,26 +324,11 @@ pub(super) fn continue_request() -> Result<(), Status> {
 }
 
 /// Sends a request without body to a cluster, for the effective context, which gets the response. The
-/// result names the call.
+/// result names the call. Through the SDK, which hands out responses to calls that it knows of.
 pub(super) fn http_call(cluster: &str, headers: &[(&str, &str)], timeout_ms: u32) -> Result<u32, Status> {
-    let headers = encode_pairs(headers).ok_or(Status::PARSE_FAILURE)?;
-    let none = encode_pairs(&[]).ok_or(Status::PARSE_FAILURE)?;
-    let mut token = 0;
-    Status::check(unsafe {
-        proxy_http_call(
-            cluster.as_ptr(),
-            cluster.len(),
-            headers.as_ptr(),
-            headers.len(),
-            std::ptr::null(),
-            0,
-            none.as_ptr(),
-            none.len(),
-            timeout_ms,
-            &raw mut token,
-        )
-    })?;
-    Ok(token)
+    let timeout = Duration::from_millis(u64::from(timeout_ms));
+    hostcalls::dispatch_http_call(cluster, headers.to_vec(), None, Vec::new(), timeout)
+        .map_err(|_| Status::INTERNAL_FAILURE)
 }
 
 /// What all threads' plugins with this VM's `vm_id` share under a key, and its version; empty and

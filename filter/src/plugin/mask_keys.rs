@@ -1,7 +1,8 @@
 //! Masking keys from the host's random bytes.
 
-use super::host::{self, Level};
+use super::host::{self};
 use crate::websocket::MaskKeys;
+use log::error;
 
 /// How many bytes are asked for at a time: keys for 64 frames.
 const BATCH: usize = 256;
@@ -28,7 +29,7 @@ impl MaskKeys for RandomKeys {
             if let Err(status) = host::random(&mut self.bytes) {
                 // Keys repeat then. A mask guards proxies on the way against content that an attacker
                 // has chosen; the connection itself works with any.
-                host::log(Level::Error, &format!("no fresh masking keys: {status}"));
+                error!("no fresh masking keys: {status}");
             }
             self.used = 0;
         }

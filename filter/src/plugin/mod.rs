@@ -1,7 +1,7 @@
 //! The filter as Envoy runs it (wasm32 only): the one part that talks to the host.
 //!
 //! ```text
-//! exports            what Envoy calls
+//! exports            what Envoy calls, through the SDK
 //! root               what a plugin is by its configuration; metrics, the clock
 //! converter_context  one for each WebSocket: its handshake, and the way into the converter
 //! connection_manager_plugin   one for each worker: its timer and its probes

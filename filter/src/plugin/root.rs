@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use super::connection_manager_plugin::ConnectionManagerPlugin;
 use super::converter_context::ConverterContext;
-use super::exports::{Action, Plugin, Stream};
-use super::host::{self, Buffer, Level};
+use super::exports::{Plugin, Stream};
+use super::host::{self, Buffer};
 use super::metrics::Metrics;
 use crate::config::{Config, PluginConfig};
+use log::error;
+use proxy_wasm::types::Action;
 
 /// Between two hand-overs of metrics, milliseconds.
 const TICK: u32 = 1_000;
@@ -116,10 +118,7 @@ impl Shared {
         for context_id in self.take_due() {
             let ended = host::set_effective_context(context_id).and_then(|()| host::close_stream());
             if let Err(status) = ended {
-                host::log(
-                    Level::Error,
-                    &format!("#{context_id}: can't end the stream: {status}"),
-                );
+                error!("#{context_id}: can't end the stream: {status}");
             }
         }
     }
@@ -146,7 +145,7 @@ impl Shared {
 
 fn set_tick(milliseconds: u32) {
     if let Err(status) = host::set_tick_period(milliseconds) {
-        host::log(Level::Error, &format!("can't set the timer: {status}"));
+        error!("can't set the timer: {status}");
     }
 }
 
@@ -157,7 +156,7 @@ impl Stream for Unconfigured {
     fn request_headers(&mut self, _: bool) -> Action {
         let sent = host::send_local_response(503, "wsferry_unconfigured", &[], "no valid configuration\n");
         if let Err(status) = sent {
-            host::log(Level::Error, &format!("can't refuse a stream: {status}"));
+            error!("can't refuse a stream: {status}");
         }
         Action::Pause
     }
