@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from processes import Client, resident_bytes, run
-from rounds import MIB, Bench, Failed, Meter, Sample
+from rounds import FULL, MIB, Bench, Failed, Meter, Sample, progress
 from ways import HTTP2, ORDINARY, WSFERRY, WSFERRY_CREDENTIALS, Also, Kind, Way
 
 HERE = Path(__file__).parent
@@ -18,6 +20,8 @@ DELAY_MS = 25.0  # each way
 # Time for a near Envoy that opens its tunnel without being asked.
 EAGER_SECONDS = 1.0
 OPEN_TIMEOUT = 150.0  # seconds
+# Building it the first time is most of this.
+CODEC_TIMEOUT = 1200.0  # seconds
 
 
 def python_client(way: Way | Also, *arguments: object) -> list[str]:
@@ -235,6 +239,30 @@ def websockets(bench: Bench) -> None:
     )
 
 
+def codec(bench: Bench) -> None:
+    """The converter alone, natively and in wasmtime (integration/src/bin/codec_bench.rs)."""
+    root = HERE.parent.parent
+    # wasmtime takes minutes to build with link-time optimisation, which the module that is measured has anyway.
+    settings = {"CARGO_PROFILE_RELEASE_LTO": "off", "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "16"}
+    environment = {**os.environ, **settings, "WSFERRY_WASM": str(bench.setting.wasm.resolve())}
+    command = ["cargo", "run", "--release", "--quiet", "--locked", "--package", "integration", "--bin", "codec_bench"]
+    if bench.effort.rounds < FULL.rounds:
+        command += ["--", "--quick"]
+    progress("codec: building and running")
+    try:
+        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=CODEC_TIMEOUT)
+        if done.returncode != 0:
+            raise Failed((done.stderr.strip().splitlines() or ["no message"])[-1])
+        steps = json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired, Failed) as error:
+        for kind in ("native", "wasm"):
+            bench.results.fail("codec", kind, str(error))
+        return
+    for step, kinds in steps.items():
+        for kind, sample in kinds.items():
+            bench.results.add(step, kind, sample)
+
+
 WORKLOADS: dict[str, Callable[[Bench], None]] = {
     "small": small,
     "connections": connections,
@@ -244,4 +272,5 @@ WORKLOADS: dict[str, Callable[[Bench], None]] = {
     "distance": distance,
     "streams": streams,
     "websockets": websockets,
+    "codec": codec,
 }
