@@ -117,6 +117,12 @@ impl WasmEnd {
         &self.vm
     }
 
+    /// Whether the module has had the stream ended.
+    pub fn is_reset(&mut self) -> bool {
+        self.reset |= self.vm.borrow_mut().is_reset(self.context);
+        self.reset
+    }
+
     /// Request bodies flow from a near end's codec, and from a far end's WebSocket.
     fn body(&mut self, from_http2: bool, input: &[u8], end: bool, output: &mut Vec<u8>) {
         if self.reset {

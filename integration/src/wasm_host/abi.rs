@@ -345,6 +345,11 @@ fn send_local_response(
     };
     let host = call.data_mut();
     let context = host.current();
+    if host.upstream {
+        host.faults
+            .push("a local response in an upstream filter".to_owned());
+        return Ok(OK);
+    }
     let Some(stream) = host.streams.get_mut(&context) else {
         return Ok(INTERNAL_FAILURE);
     };
@@ -375,7 +380,11 @@ fn define_streams(linker: &mut Linker<Host>) -> Result<()> {
             if kind > 1 || !host.streams.contains_key(&context) {
                 return BAD_ARGUMENT;
             }
-            host.after_call.push(Action::Reset { context });
+            if host.upstream {
+                host.faults.push("a reset in an upstream filter".to_owned());
+            } else {
+                host.after_call.push(Action::Reset { context });
+            }
             OK
         },
     )?;

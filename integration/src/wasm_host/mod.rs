@@ -114,6 +114,9 @@ pub fn header_map(fields: &[(&str, &str)]) -> HeaderMap {
 /// What the imported functions work on.
 pub struct Host {
     root: u32,
+    /// Envoy implements neither resets nor local responses in the upstream filter chain of tcp_proxy,
+    /// where a near end runs: it logs a bug, and the stream hangs.
+    upstream: bool,
     context: u32,
     effective_context: Option<u32>,
     phase: Phase,
@@ -236,6 +239,7 @@ impl Vm {
             engine,
             Host {
                 root: 1,
+                upstream: configuration.contains("near"),
                 context: 0,
                 effective_context: None,
                 phase: Phase::None,
