@@ -30,6 +30,32 @@ pub trait End {
     fn finished(&self) -> bool;
 }
 
+impl<E: End + ?Sized> End for Box<E> {
+    fn http2_input(&mut self, input: &[u8], websocket: &mut Vec<u8>) {
+        (**self).http2_input(input, websocket);
+    }
+
+    fn websocket_input(&mut self, input: &[u8], http2: &mut Vec<u8>) {
+        (**self).websocket_input(input, http2);
+    }
+
+    fn http2_end(&mut self, websocket: &mut Vec<u8>) {
+        (**self).http2_end(websocket);
+    }
+
+    fn websocket_end(&mut self, http2: &mut Vec<u8>) {
+        (**self).websocket_end(http2);
+    }
+
+    fn closed(&self) -> Option<Closed> {
+        (**self).closed()
+    }
+
+    fn finished(&self) -> bool {
+        (**self).finished()
+    }
+}
+
 /// The converter of this build.
 pub struct NativeEnd {
     converter: Converter,

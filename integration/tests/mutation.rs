@@ -164,6 +164,10 @@ fn suffer(
         codec.input(&http2);
         end.http2_input(&std::mem::take(&mut codec.output), &mut websocket);
     }
+    if end.closed().is_some_and(|closed| closed.label.is_some()) {
+        let closed = close_frame(&websocket, near).expect("a Close for what is wrong");
+        assert_eq!(Some(closed.1), end.closed().and_then(|closed| closed.label));
+    }
     http2.clear();
     end.websocket_end(&mut http2);
     codec.input(&http2);

@@ -1,0 +1,214 @@
+//! What concerns a connection and not one exchange: PINGs, GOAWAY, refusals, the end. Native and built.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    missing_docs
+)]
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use integration::chunking::Chunking;
+use integration::end::{End, NativeEnd};
+use integration::raw::{Fields, Frame, Line, goaway, ping};
+use integration::suite::{FAR, NEAR};
+use integration::wasm_end::WasmEnd;
+use integration::wasm_host::Vm;
+
+/// Runs a check on a native pair and on one of built modules.
+fn on_both(check: impl Fn(&mut Line<Box<dyn End>, Box<dyn End>>)) {
+    let vm = |configuration| Rc::new(RefCell::new(Vm::start(configuration).expect("a VM")));
+    for chunking in [Chunking::AsIs, Chunking::Bytes] {
+        let native: (Box<dyn End>, Box<dyn End>) =
+            (Box::new(NativeEnd::new(NEAR)), Box::new(NativeEnd::new(FAR)));
+        let (near, far) = WasmEnd::connect(&vm(NEAR), &vm(FAR)).unwrap();
+        for (near, far) in [native, (Box::new(near), Box::new(far))] {
+            let mut line = Line::connect(near, far, &chunking);
+            line.client.received.clear();
+            line.server.received.clear();
+            check(&mut line);
+        }
+    }
+}
+
+fn fields(list: &[(&str, &str)]) -> Fields {
+    list.iter()
+        .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
+        .collect()
+}
+
+fn get(path: &str) -> Fields {
+    fields(&[
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":authority", "app.example"),
+        (":path", path),
+    ])
+}
+
+/// Plays one small exchange, to see that all is well.
+fn exchange(line: &mut Line<Box<dyn End>, Box<dyn End>>, stream: u32) {
+    line.client.headers(stream, &get("/"), true);
+    line.settle();
+    let arrived = line.server.take_exchange();
+    let [Frame::Headers { stream: far, .. }] = arrived.as_slice() else {
+        panic!("a request arrives: {arrived:?}");
+    };
+    line.server.headers(*far, &fields(&[(":status", "204")]), true);
+    line.settle();
+    let expected = Frame::Headers {
+        stream,
+        fields: fields(&[(":status", "204")]),
+        end: true,
+    };
+    assert_eq!(line.client.take_exchange(), [expected]);
+}
+
+#[test]
+fn pings_are_answered_on_both_sides() {
+    on_both(|line| {
+        line.client.output.extend(ping(*b"client 1"));
+        line.client.output.extend(ping(*b"client 2"));
+        line.server.output.extend(ping(*b"server 1"));
+        line.settle();
+        let has = |codec: &integration::raw::Codec, opaque: &[u8; 8]| {
+            codec.received.contains(&Frame::PingAck(*opaque))
+        };
+        assert!(has(&line.client, b"client 1"));
+        assert!(has(&line.client, b"client 2"));
+        assert!(has(&line.server, b"server 1"));
+        exchange(line, 1);
+    });
+}
+
+#[test]
+fn a_malformed_request_costs_its_stream_alone() {
+    on_both(|line| {
+        for (stream, bad) in [
+            (1, fields(&[(":method", "GET"), ("X-Upper", "1")])),
+            (3, fields(&[(":scheme", "http"), (":path", "/")])),
+            (5, fields(&[(":method", "GET"), (":method", "PUT")])),
+            (7, fields(&[(":method", "G T"), (":path", "/")])),
+            (9, fields(&[("x-before", "1"), (":method", "GET")])),
+            (11, fields(&[(":method", "GET"), ("x-line", "a\r\nb")])),
+        ] {
+            line.client.headers(stream, &bad, true);
+            // Nothing but the answer itself brings it back.
+            line.settle();
+            let reset = line.client.take_exchange();
+            assert_eq!(reset, [Frame::Reset { stream, code: 1 }]);
+            assert_eq!(line.server.take_exchange(), []);
+        }
+        exchange(line, 13);
+    });
+}
+
+#[test]
+fn a_header_list_over_the_limit_costs_its_stream_alone() {
+    on_both(|line| {
+        let mut large = get("/");
+        large.extend((0..9).map(|number| (format!("x-{number}").into_bytes(), vec![b'v'; 12_000])));
+        line.client.headers(1, &large, true);
+        line.settle();
+        assert_eq!(line.client.take_exchange(), [Frame::Reset { stream: 1, code: 2 }]);
+        let mut many = get("/");
+        many.extend((0..300).map(|number| (format!("x-{number}").into_bytes(), b"1".to_vec())));
+        line.client.headers(3, &many, true);
+        line.settle();
+        assert_eq!(line.client.take_exchange(), [Frame::Reset { stream: 3, code: 2 }]);
+        assert_eq!(line.server.take_exchange(), []);
+        exchange(line, 5);
+    });
+}
+
+#[test]
+fn goaway_reaches_the_other_side() {
+    on_both(|line| {
+        exchange(line, 1);
+        line.client.headers(3, &get("/3"), true);
+        line.client.headers(5, &get("/5"), true);
+        line.settle();
+        let streams: Vec<u32> = line
+            .server
+            .take_exchange()
+            .iter()
+            .filter_map(|frame| match frame {
+                Frame::Headers { stream, .. } => Some(*stream),
+                _ => None,
+            })
+            .collect();
+        // First the warning, then the stream that is the last.
+        line.server.output.extend(goaway(0x7fff_ffff, 0));
+        line.server.output.extend(goaway(streams[0], 0));
+        line.settle();
+        let goaways: Vec<Frame> = line.client.take_exchange();
+        assert_eq!(
+            goaways,
+            [
+                Frame::Goaway {
+                    last: 0x7fff_ffff,
+                    code: 0
+                },
+                Frame::Goaway { last: 3, code: 0 }
+            ]
+        );
+        // What was accepted is answered.
+        line.server
+            .headers(streams[0], &fields(&[(":status", "200")]), true);
+        line.settle();
+        assert_eq!(line.client.take_exchange().len(), 1);
+        line.client.output.extend(goaway(0, 0));
+        line.settle();
+        let goaways = line.server.take_exchange();
+        assert!(
+            matches!(goaways.as_slice(), [Frame::Goaway { code: 0, .. }]),
+            "{goaways:?}"
+        );
+    });
+}
+
+#[test]
+fn the_end_of_one_codec_resets_the_streams_of_the_other() {
+    on_both(|line| {
+        line.client.headers(1, &get("/"), false);
+        line.settle();
+        line.server.take_exchange();
+        let (mut websocket, mut http2) = (Vec::new(), Vec::new());
+        line.near.http2_end(&mut websocket);
+        assert_eq!(
+            integration::bad_input::close_frame(&websocket, true).map(|close| close.0),
+            Some(1000)
+        );
+        line.far.websocket_input(&websocket, &mut http2);
+        line.far.websocket_end(&mut http2);
+        line.server.input(&http2);
+        let told = line.server.take_exchange();
+        assert!(
+            told.iter().any(|frame| matches!(frame, Frame::Reset { .. })),
+            "{told:?}"
+        );
+    });
+}
+
+#[test]
+fn a_broken_websocket_resets_the_streams_of_both_sides() {
+    on_both(|line| {
+        line.client.headers(1, &get("/"), false);
+        line.settle();
+        line.server.take_exchange();
+        let mut http2 = Vec::new();
+        line.far.websocket_end(&mut http2);
+        line.server.input(&http2);
+        let resets = |frames: Vec<Frame>| frames.iter().any(|frame| matches!(frame, Frame::Reset { .. }));
+        assert!(resets(line.server.take_exchange()));
+        http2.clear();
+        line.near.websocket_end(&mut http2);
+        line.client.input(&http2);
+        assert!(resets(line.client.take_exchange()));
+    });
+}
