@@ -8,7 +8,8 @@ use crate::error::Error;
 use crate::message::{FIELD_OVERHEAD, Fields, Message, WireId};
 use crate::websocket::{self, ControlPayload, OpenMessage};
 
-use super::{Counts, MaskKeys, header_bytes};
+use super::header_size::header_bytes;
+use super::{Counts, MaskKeys};
 
 /// Content of the Pings that ask for an echo.
 const ECHO: [u8; 8] = *b"wsferry\0";

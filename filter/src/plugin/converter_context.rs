@@ -70,7 +70,7 @@ enum End {
     Open,
     /// Closed by either end: the HTTP stream ends at the latest after `close_timeout_ms`.
     Closing,
-    /// Both have closed: the HTTP stream ends with the next tick.
+    /// Nothing is waited for any more: the HTTP stream ends with the next tick.
     Done,
 }
 
@@ -336,8 +336,9 @@ impl ConverterContext {
         Action::Continue
     }
 
-    /// Sees to it that a closed connection ends: at once if the other end has closed too and needs
-    /// nothing more from here, else after the time it has to answer (RFC 6455 §7.1.1).
+    /// Sees to it that a closed connection ends: with the next tick if the Close frame is out and no
+    /// answer to it is worth a wait, because it is the answer or because the other end broke the
+    /// protocol (RFC 6455 §7.1.7); else after the time it has to answer (§7.1.1).
     fn watch_end(&mut self) {
         if self.role() == Role::Near {
             return;
@@ -348,8 +349,8 @@ impl ConverterContext {
         let Some(closed) = connection.converter.closed() else {
             return;
         };
-        let both = closed.by_peer && connection.converter.close_sent();
-        let (end, milliseconds) = match (connection.end, both) {
+        let over = (closed.by_peer || closed.error.is_some()) && connection.converter.close_sent();
+        let (end, milliseconds) = match (connection.end, over) {
             (End::Open | End::Closing, true) => (End::Done, 0),
             (End::Open, false) => (End::Closing, self.shared.config.close_timeout_ms),
             (End::Closing, false) | (End::Done, _) => return,

@@ -161,6 +161,14 @@ impl Metrics {
         ] {
             metric.count(number);
         }
+        for (error, number) in [
+            (Error::Http2Malformed, counts.streams_malformed),
+            (Error::Http2HeaderListTooBig, counts.streams_header_list_too_big),
+        ] {
+            if let Some(metric) = self.protocol_errors.get(&error) {
+                metric.count(number);
+            }
+        }
     }
 
     /// Hands over to Envoy what isn't zero.

@@ -1,0 +1,453 @@
+//! What both directions of a converter share: one message at a time, from one side to the other.
+
+use super::header_size::header_list_size;
+use super::http2_side::Http2Side;
+use super::streams::{Step, Streams};
+use super::websocket_side::WebSocketSide;
+use super::{Closed, Counts, MaskKeys};
+use crate::cbor;
+use crate::config::{Config, Role};
+use crate::error::{Error, close_code, http2_code};
+use crate::http2;
+use crate::message::{Http2Id, Message, RequestHead, Settings, WireId};
+use crate::websocket;
+
+/// What both directions share: everything but the readers, from which messages are borrowed.
+pub(super) struct Joint {
+    pub(super) role: Role,
+    max_header_list_bytes: u32,
+    /// The largest header list that the other end accepts, as far as it has told, bytes.
+    peer_max_header_list_bytes: u32,
+    pub(super) streams: Streams,
+    pub(super) http2: Http2Side,
+    pub(super) websocket: WebSocketSide,
+    /// Data for streams that are gone, to be given back to the other end's connection window, bytes.
+    stray_bytes: u32,
+    pub(super) closed: Option<Closed>,
+    pub(super) counts: Counts,
+}
+
+impl Joint {
+    /// For a connection before its first byte; `this` is what this end is to the local codec, `writer`
+    /// what it is to the other end.
+    pub(super) fn new(config: &Config, this: http2::Sender, writer: websocket::Sender) -> Self {
+        let limits = &config.limits;
+        Self {
+            role: config.role,
+            max_header_list_bytes: u32::try_from(limits.max_header_list_bytes).unwrap_or(u32::MAX),
+            peer_max_header_list_bytes: u32::MAX,
+            streams: Streams::new(limits.max_streams),
+            http2: Http2Side::new(this),
+            websocket: WebSocketSide::new(writer, cbor::Encoder::new(&config.field_policy)),
+            stray_bytes: 0,
+            closed: None,
+            counts: Counts::default(),
+        }
+    }
+
+    /// From the local codec to the WebSocket.
+    pub(super) fn outgoing(
+        &mut self,
+        message: Message<'_, Http2Id>,
+        keys: &mut dyn MaskKeys,
+    ) -> Result<(), Error> {
+        if let Some((stream, bytes)) = header_list_size(&message)
+            && u32::try_from(bytes).unwrap_or(u32::MAX) > self.peer_max_header_list_bytes
+        {
+            self.refuse_outgoing(stream, Error::Http2HeaderListTooBig, keys);
+            return Ok(());
+        }
+        match message {
+            Message::Request { stream, end, head } => self.outgoing_request(stream, end, head, keys),
+            Message::Response {
+                stream, end, status, ..
+            } => self.outgoing_step(
+                stream,
+                Step::Head {
+                    last: status >= 200,
+                    end,
+                },
+                message,
+                keys,
+            ),
+            Message::Data { stream, end, payload } => {
+                match self.streams.wire_of(stream) {
+                    Some(wire) => self.streams.send_data(wire, payload.len()),
+                    None => self
+                        .http2
+                        .give_back(None, u32::try_from(payload.len()).unwrap_or(u32::MAX)),
+                }
+                self.outgoing_step(stream, Step::Data { end }, message, keys)
+            }
+            Message::Trailers { stream, .. } => self.outgoing_step(stream, Step::Trailers, message, keys),
+            Message::Reset { stream, .. } => {
+                let Some(wire) = self.outgoing_stream(stream)? else {
+                    return Ok(());
+                };
+                self.streams.remove(wire);
+                self.count_reset();
+                self.send(message.with_stream(|_| wire), keys);
+                Ok(())
+            }
+            Message::Credit { stream: None, bytes } => {
+                self.streams.grant(None, bytes);
+                self.send(Message::Credit { stream: None, bytes }, keys);
+                Ok(())
+            }
+            Message::Credit {
+                stream: Some(stream),
+                bytes,
+            } => {
+                let Some(wire) = self.outgoing_stream(stream)? else {
+                    return Ok(());
+                };
+                self.streams.grant(Some(wire), bytes);
+                self.send(
+                    Message::Credit {
+                        stream: Some(wire),
+                        bytes,
+                    },
+                    keys,
+                );
+                Ok(())
+            }
+            Message::Settings(settings) => self.outgoing_settings(settings, keys),
+            Message::Ack => {
+                if self.http2.settings_acknowledged()? {
+                    self.send(Message::Ack, keys);
+                }
+                Ok(())
+            }
+            Message::Goaway { last, code } => {
+                let last = last.map(|last| self.streams.last_for_wire(last));
+                self.send(Message::Goaway { last, code }, keys);
+                Ok(())
+            }
+        }
+    }
+
+    fn outgoing_request(
+        &mut self,
+        http2: Http2Id,
+        end: bool,
+        head: RequestHead<'_>,
+        keys: &mut dyn MaskKeys,
+    ) -> Result<(), Error> {
+        if self.role == Role::Far {
+            return Err(Error::Http2Protocol);
+        }
+        if !self.streams.has_room() {
+            self.streams.skip_http2(http2);
+            self.http2.send(&Message::Reset {
+                stream: http2,
+                code: http2_code::REFUSED_STREAM,
+            });
+            return Ok(());
+        }
+        let stream = self.streams.open_outgoing(http2, end)?;
+        self.counts.streams_opened = self.counts.streams_opened.wrapping_add(1);
+        self.send(Message::Request { stream, end, head }, keys);
+        Ok(())
+    }
+
+    /// Sends a message that moves its stream on, and forgets the stream if that was its last.
+    fn outgoing_step(
+        &mut self,
+        http2: Http2Id,
+        step: Step,
+        message: Message<'_, Http2Id>,
+        keys: &mut dyn MaskKeys,
+    ) -> Result<(), Error> {
+        let Some(wire) = self.outgoing_stream(http2)? else {
+            return Ok(());
+        };
+        if let Some(stream) = self.streams.get_mut(wire) {
+            stream.outgoing = stream.outgoing.after(step).map_err(|_| Error::Http2Protocol)?;
+            if stream.is_done() {
+                self.streams.remove(wire);
+            }
+        }
+        self.send(message.with_stream(|_| wire), keys);
+        Ok(())
+    }
+
+    /// The wire identifier of an open stream; `None` for one that is gone, whose late frames are
+    /// dropped (RFC 9113 §5.1, "closed").
+    fn outgoing_stream(&self, http2: Http2Id) -> Result<Option<WireId>, Error> {
+        match self.streams.wire_of(http2) {
+            Some(wire) => Ok(Some(wire)),
+            None if self.streams.was_opened_by_http2(http2) => Ok(None),
+            None => Err(Error::Http2Protocol),
+        }
+    }
+
+    /// The codec's settings: those of one hop stay here (RFC 9113 §6.5.2, 1 and 5).
+    fn outgoing_settings(&mut self, settings: &Settings, keys: &mut dyn MaskKeys) -> Result<(), Error> {
+        self.http2.apply_settings(settings);
+        let initial = settings.get(Settings::INITIAL_WINDOW_SIZE);
+        // A larger window counts at once, a smaller one when the other end knows of it.
+        if let Some(bytes) = initial.filter(|bytes| i64::from(*bytes) > self.streams.receive_initial()) {
+            self.streams.set_receive_initial(bytes);
+        }
+        self.websocket.await_ack(initial)?;
+        let mut end_to_end = settings.clone();
+        end_to_end.remove(Settings::HEADER_TABLE_SIZE);
+        end_to_end.remove(Settings::MAX_FRAME_SIZE);
+        let own = self.max_header_list_bytes;
+        let least = settings
+            .get(Settings::MAX_HEADER_LIST_SIZE)
+            .map_or(own, |codec| codec.min(own));
+        end_to_end.set(Settings::MAX_HEADER_LIST_SIZE, least);
+        self.send(Message::Settings(&end_to_end), keys);
+        Ok(())
+    }
+
+    /// A stream whose message from the codec can't be passed on.
+    pub(super) fn refuse_outgoing(&mut self, http2: Http2Id, error: Error, keys: &mut dyn MaskKeys) {
+        let count = match error {
+            Error::Http2HeaderListTooBig => &mut self.counts.streams_header_list_too_big,
+            _ => &mut self.counts.streams_malformed,
+        };
+        *count = count.wrapping_add(1);
+        let code = error.codes().http2;
+        self.http2.send(&Message::Reset { stream: http2, code });
+        match self.streams.wire_of(http2) {
+            Some(wire) => {
+                self.streams.remove(wire);
+                self.count_reset();
+                self.send(Message::Reset { stream: wire, code }, keys);
+            }
+            None => self.streams.skip_http2(http2),
+        }
+    }
+
+    /// From the WebSocket to the local codec.
+    pub(super) fn incoming(
+        &mut self,
+        message: Message<'_, WireId>,
+        keys: &mut dyn MaskKeys,
+    ) -> Result<(), Error> {
+        match message {
+            Message::Request { stream, end, head } => self.incoming_request(stream, end, head, keys),
+            Message::Response {
+                stream, end, status, ..
+            } => self.incoming_step(
+                stream,
+                Step::Head {
+                    last: status >= 200,
+                    end,
+                },
+                message,
+            ),
+            Message::Data { stream, end, payload } => self.incoming_data(stream, end, payload),
+            Message::Trailers { stream, .. } => self.incoming_step(stream, Step::Trailers, message),
+            Message::Reset { stream, code } => {
+                let Some(http2) = self.incoming_stream(stream)? else {
+                    return Ok(());
+                };
+                self.streams.remove(stream);
+                self.count_reset();
+                self.http2.send(&Message::Reset { stream: http2, code });
+                Ok(())
+            }
+            Message::Credit { stream, bytes } => {
+                let http2 = match stream {
+                    None => None,
+                    Some(stream) => match self.incoming_stream(stream)? {
+                        None => return Ok(()),
+                        open => open,
+                    },
+                };
+                self.streams.granted(stream, bytes)?;
+                self.http2.send(&Message::Credit { stream: http2, bytes });
+                Ok(())
+            }
+            Message::Settings(settings) => self.incoming_settings(settings),
+            Message::Ack => {
+                if let Some(bytes) = self.websocket.acknowledged() {
+                    self.streams.set_receive_initial(bytes);
+                }
+                self.http2.send(&Message::Ack);
+                Ok(())
+            }
+            Message::Goaway { last, code } => {
+                let last = last.map(|last| self.streams.last_for_http2(last));
+                self.http2.send(&Message::Goaway { last, code });
+                Ok(())
+            }
+        }
+    }
+
+    fn incoming_request(
+        &mut self,
+        wire: WireId,
+        end: bool,
+        head: RequestHead<'_>,
+        keys: &mut dyn MaskKeys,
+    ) -> Result<(), Error> {
+        if self.role == Role::Near {
+            return Err(Error::StreamState);
+        }
+        if !self.streams.has_room() {
+            self.streams.skip_wire(wire)?;
+            self.send_alone(
+                Message::Reset {
+                    stream: wire,
+                    code: http2_code::REFUSED_STREAM,
+                },
+                keys,
+            );
+            return Ok(());
+        }
+        let stream = self.streams.open_incoming(wire, end)?;
+        self.counts.streams_opened = self.counts.streams_opened.wrapping_add(1);
+        self.http2.send(&Message::Request { stream, end, head });
+        Ok(())
+    }
+
+    fn incoming_data(&mut self, wire: WireId, end: bool, payload: &[u8]) -> Result<(), Error> {
+        let open = self.incoming_stream(wire)?;
+        self.streams.receive_data(open.map(|_| wire), payload.len())?;
+        if open.is_none() {
+            let bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+            self.stray_bytes = self.stray_bytes.saturating_add(bytes);
+        }
+        self.incoming_step(
+            wire,
+            Step::Data { end },
+            Message::Data {
+                stream: wire,
+                end,
+                payload,
+            },
+        )
+    }
+
+    fn incoming_step(&mut self, wire: WireId, step: Step, message: Message<'_, WireId>) -> Result<(), Error> {
+        let Some(http2) = self.incoming_stream(wire)? else {
+            return Ok(());
+        };
+        if let Some(stream) = self.streams.get_mut(wire) {
+            stream.incoming = stream.incoming.after(step)?;
+            if stream.is_done() {
+                self.streams.remove(wire);
+            }
+        }
+        self.http2.send(&message.with_stream(|_| http2));
+        Ok(())
+    }
+
+    /// The codec's identifier of an open stream; `None` for one that is gone, whose messages may
+    /// still have been under way.
+    fn incoming_stream(&self, wire: WireId) -> Result<Option<Http2Id>, Error> {
+        match self.streams.http2_of(wire) {
+            Some(http2) => Ok(Some(http2)),
+            None if self.streams.was_opened_by_wire(wire) => Ok(None),
+            None => Err(Error::UnknownStream),
+        }
+    }
+
+    /// The other end's settings, without what is of one hop or of a later version.
+    fn incoming_settings(&mut self, settings: &Settings) -> Result<(), Error> {
+        let mut end_to_end = Settings::new();
+        for (id, value) in settings.iter().filter(|(id, _)| *id < 256) {
+            let most = match id {
+                Settings::HEADER_TABLE_SIZE | Settings::MAX_FRAME_SIZE => continue,
+                Settings::ENABLE_PUSH | Settings::ENABLE_CONNECT_PROTOCOL => 1,
+                Settings::INITIAL_WINDOW_SIZE => 0x7fff_ffff,
+                _ => u32::MAX,
+            };
+            if value > most {
+                return Err(Error::InvalidSetting);
+            }
+            end_to_end.set(id, value);
+        }
+        self.streams.apply_peer_settings(&end_to_end)?;
+        let peer = end_to_end.get(Settings::MAX_HEADER_LIST_SIZE);
+        self.peer_max_header_list_bytes = peer.unwrap_or(self.peer_max_header_list_bytes);
+        let least = self.peer_max_header_list_bytes.min(self.max_header_list_bytes);
+        end_to_end.set(Settings::MAX_HEADER_LIST_SIZE, least);
+        self.http2.send_settings(&end_to_end)
+    }
+
+    /// Adds a message to the WebSocket message that is being written.
+    fn send(&mut self, message: Message<'_, WireId>, keys: &mut dyn MaskKeys) {
+        self.websocket.send(message, keys, &mut self.counts);
+    }
+
+    /// Sends a message the other way, in a WebSocket message of its own.
+    fn send_alone(&mut self, message: Message<'_, WireId>, keys: &mut dyn MaskKeys) {
+        self.websocket.begin(0);
+        self.send(message, keys);
+        self.websocket.finish(keys, &mut self.counts);
+    }
+
+    /// Data for streams that are gone never reaches the local codec, so the codec can't give the
+    /// connection's window back: this does.
+    pub(super) fn return_stray_bytes(&mut self, keys: &mut dyn MaskKeys) {
+        let bytes = std::mem::take(&mut self.stray_bytes);
+        if bytes > 0 && self.closed.is_none() {
+            self.streams.grant(None, bytes);
+            self.send_alone(Message::Credit { stream: None, bytes }, keys);
+        }
+    }
+
+    /// Closes because of bytes that were wrong. The codec is told when its direction has its turn.
+    pub(super) fn fail(&mut self, error: Error) {
+        if self.closed.is_none() {
+            let codes = error.codes();
+            self.closed = Some(Closed {
+                code: codes.close,
+                by_peer: false,
+                error: Some(error),
+            });
+            self.close(Some(codes.close), codes.label, codes.http2);
+        }
+    }
+
+    pub(super) fn closed_by_peer(&mut self, code: Option<u16>) {
+        let closed = Closed {
+            code: code.unwrap_or(close_code::NO_STATUS),
+            by_peer: true,
+            error: None,
+        };
+        self.closed = Some(closed);
+        self.close(code, "", http2_code::INTERNAL_ERROR);
+    }
+
+    /// Queues the Close frame, and ends what the local codec has open.
+    ///
+    /// A far end's codec is a server and keeps its connection, so its streams can be reset at once. A
+    /// near end's codec is a client that hangs up as soon as it has none left, before the Close frame
+    /// could pass: it is told to open no more, and its streams are reset when the other end answers
+    /// or the HTTP stream ends.
+    fn close(&mut self, code: Option<u16>, reason: &'static str, http2_code: u32) {
+        self.websocket.request_close(code, reason);
+        self.http2.request_echo();
+        self.http2.reset_code = http2_code;
+        match self.role {
+            Role::Far => self.reset_streams(),
+            Role::Near => {
+                if self.streams.len() > 0 {
+                    let last = Some(self.streams.last_opened());
+                    self.http2.send(&Message::Goaway {
+                        last,
+                        code: http2_code,
+                    });
+                }
+            }
+        }
+    }
+
+    pub(super) fn reset_streams(&mut self) {
+        let code = self.http2.reset_code;
+        for stream in self.streams.drain() {
+            self.count_reset();
+            self.http2.send(&Message::Reset { stream, code });
+        }
+    }
+
+    fn count_reset(&mut self) {
+        self.counts.streams_reset = self.counts.streams_reset.wrapping_add(1);
+    }
+}

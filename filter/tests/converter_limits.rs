@@ -1,0 +1,146 @@
+//! What a converter does about header lists that the other end doesn't accept.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+use std::sync::Arc;
+
+use wsferry::config::{Config, FieldPolicy, Limits};
+use wsferry::converter::{Converter, Counts, MaskKeys};
+use wsferry::error::http2_code;
+use wsferry::message::{Fields, Http2Id, Message, RequestHead, Settings, WireId};
+use wsferry::{cbor, http2, websocket};
+
+struct NoKeys;
+
+impl MaskKeys for NoKeys {
+    fn next_key(&mut self) -> [u8; 4] {
+        [0; 4]
+    }
+}
+
+/// A near end whose local codec and whose peer are played by this crate's own writers.
+struct Near {
+    converter: Converter,
+    codec: http2::Writer,
+    codec_reader: http2::Reader,
+}
+
+impl Near {
+    fn new() -> Self {
+        let config = Arc::new(Config::parse(br#"{"role": "near"}"#).unwrap());
+        Self {
+            converter: Converter::new(&config),
+            codec: http2::Writer::new(http2::Sender::Client),
+            codec_reader: http2::Reader::new(http2::Sender::Server, &Limits::default()),
+        }
+    }
+
+    /// The other end sends these settings.
+    fn peer_settings(&mut self, id: u16, value: u32) {
+        let mut settings = Settings::new();
+        settings.set(id, value);
+        let mut writer = websocket::Writer::new(websocket::Sender::Server);
+        let mut bytes = Vec::new();
+        let open = writer.begin(&mut bytes, 0);
+        cbor::Encoder::new(&Arc::new(FieldPolicy::default()))
+            .encode(&Message::Settings(&settings), &mut bytes);
+        writer.finish(open, &mut bytes, &mut NoKeys);
+        self.converter.websocket_input(&mut bytes, &mut NoKeys);
+        assert_eq!(self.converter.closed(), None);
+    }
+
+    /// The codec opens a stream with one field of so many bytes; the resets that come back.
+    fn request(&mut self, stream: u32, value: usize) -> Vec<(u32, u32)> {
+        let value = vec![b'v'; value];
+        let fields = Fields::from_iter([(b"x-large".as_slice(), value.as_slice())]);
+        let head = RequestHead {
+            method: b"GET",
+            scheme: b"http",
+            authority: b"app.example",
+            path: b"/",
+            protocol: None,
+            fields: &fields,
+        };
+        let mut bytes = Vec::new();
+        let request = Message::Request {
+            stream: Http2Id(stream),
+            end: true,
+            head,
+        };
+        self.codec.message(&request, &mut bytes);
+        self.converter.http2_input(&bytes, &mut NoKeys);
+        let mut out = Vec::new();
+        self.converter.take_http2_output(&mut out);
+        let (mut input, mut resets) = (out.as_slice(), Vec::new());
+        while let Some(event) = self.codec_reader.next(&mut input).unwrap() {
+            if let http2::Event::Message(Message::Reset { stream, code }) = event {
+                resets.push((stream.0, code));
+            }
+        }
+        resets
+    }
+
+    /// The streams that went out to the other end.
+    fn requests_sent(&mut self) -> Vec<u16> {
+        let mut out = Vec::new();
+        self.converter.take_websocket_output(&mut out);
+        let mut reader = websocket::Reader::new(websocket::Sender::Client, 1 << 20);
+        let mut decoder = cbor::Decoder::new(&Limits::default());
+        let (mut position, mut streams) = (0, Vec::new());
+        while let Some(event) = reader.next(&mut out, &mut position).unwrap() {
+            let websocket::Event::Payload(range) = event else {
+                continue;
+            };
+            let mut payload = &out[range];
+            while let Some(message) = decoder.next(&mut payload).unwrap() {
+                if let Message::Request {
+                    stream: WireId(stream),
+                    ..
+                } = message
+                {
+                    streams.push(stream);
+                }
+            }
+        }
+        streams
+    }
+}
+
+#[test]
+fn a_header_list_above_the_peers_limit_is_refused_here_and_harms_no_other_stream() {
+    // x-large and the pseudo-header fields cost 7 + 32, and 42 + 43 + 53 + 38.
+    const REST: usize = 39 + 42 + 43 + 53 + 38;
+    let mut near = Near::new();
+    near.peer_settings(Settings::MAX_HEADER_LIST_SIZE, 4096);
+    assert_eq!(near.request(1, 4096 - REST), []);
+    assert_eq!(
+        near.request(3, 4096 - REST + 1),
+        [(3, http2_code::INTERNAL_ERROR)]
+    );
+    assert_eq!(near.request(5, 10), []);
+    assert_eq!(near.requests_sent(), [0, 1]);
+    assert_eq!(near.converter.open_streams(), 2);
+    assert_eq!(near.converter.closed(), None);
+    let counts = near.converter.take_counts();
+    assert_eq!(
+        counts,
+        Counts {
+            streams_header_list_too_big: 1,
+            streams_opened: 2,
+            ..counts
+        }
+    );
+}
+
+#[test]
+fn without_a_limit_of_the_peer_only_this_ends_own_counts() {
+    let mut near = Near::new();
+    near.peer_settings(Settings::INITIAL_WINDOW_SIZE, 1 << 20);
+    assert_eq!(near.request(1, 90_000), []);
+    assert_eq!(near.requests_sent(), [0]);
+}
