@@ -84,7 +84,7 @@ def main() -> int:
     print(about, flush=True)
     origin = Origin(options.nginx, directory, options.origin_port)
     try:
-        measure(options, Setting(options.envoy, options.wasm, origin, directory), results)
+        measure(options, Setting(options.envoy, options.wasm.resolve(), origin, directory), results)
     finally:
         origin.stop()
     print("\n" + report.table(results))
