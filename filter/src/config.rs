@@ -168,6 +168,7 @@ impl Default for Limits {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldPolicy {
     never_enter: HashSet<Vec<u8>>,
+    credentials: bool,
 }
 
 impl FieldPolicy {
@@ -188,12 +189,26 @@ impl FieldPolicy {
             .chain(never_enter)
             .map(|name| name.as_bytes().to_vec())
             .collect();
-        Self { never_enter }
+        Self {
+            never_enter,
+            credentials,
+        }
     }
 
     /// Whether a field of this (lower-case) name may enter.
     pub fn may_enter(&self, name: &[u8]) -> bool {
         !self.never_enter.contains(name)
+    }
+
+    /// Whether a field of this name may enter although it is marked "never indexed" (RFC 7541 §7.1.3).
+    ///
+    /// Envoy's HTTP/2 codec marks every `authorization` so, and who has credentials entered has decided
+    /// otherwise for credentials. The mark of any other field is kept.
+    pub fn may_enter_if_sensitive(&self, name: &[u8]) -> bool {
+        self.credentials
+            && Self::CREDENTIALS
+                .iter()
+                .any(|credential| credential.as_bytes() == name)
     }
 }
 

@@ -224,7 +224,7 @@ impl Encoder {
             None => self.policy.may_enter(name),
         };
         let entry = Entry { name, value };
-        if sensitive || !may_enter {
+        if !may_enter || (sensitive && !self.policy.may_enter_if_sensitive(name)) {
             self.name(name, name_hash, known, may_enter, out);
             write_string(out, major::BYTES, value);
             return 2;
