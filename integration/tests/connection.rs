@@ -212,3 +212,38 @@ fn a_broken_websocket_resets_the_streams_of_both_sides() {
         assert!(resets(line.client.take_exchange()));
     });
 }
+
+/// A server that says it would push is an error of the connection to a client, and a server may push
+/// unless it is told not to (RFC 9113 section 6.5.2).
+#[test]
+fn push_is_always_switched_off() {
+    for near in [true, false] {
+        for settings in ["8206a2 0201 0401", "8206a1 0401"] {
+            let mut end = NativeEnd::new(if near { NEAR } else { FAR });
+            let mut codec = if near {
+                integration::raw::Codec::client()
+            } else {
+                integration::raw::Codec::server()
+            };
+            let (mut websocket, mut http2) = (Vec::new(), Vec::new());
+            end.http2_input(&std::mem::take(&mut codec.output), &mut websocket);
+            let settings = integration::bad_input::hex(settings);
+            let message = integration::bad_input::message_to(near, &settings);
+            end.websocket_input(&message, &mut http2);
+            codec.input(&http2);
+            let announced: Vec<(u16, u32)> = codec
+                .received
+                .iter()
+                .filter_map(|frame| match frame {
+                    Frame::Settings(entries) => Some(entries.clone()),
+                    _ => None,
+                })
+                .flatten()
+                .collect();
+            assert!(announced.contains(&(4, 1)), "{announced:?}");
+            let push: Vec<_> = announced.iter().filter(|entry| entry.0 == 2).collect();
+            assert!(push.last() == Some(&&(2, 0)), "{announced:?}");
+            assert!(push.iter().all(|entry| entry.1 == 0), "{announced:?}");
+        }
+    }
+}

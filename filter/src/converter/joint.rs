@@ -362,6 +362,9 @@ impl Joint {
             }
             end_to_end.set(id, value);
         }
+        // There is no push: a server must be told so, and a client must never hear the contrary
+        // (RFC 9113 §6.5.2).
+        end_to_end.set(Settings::ENABLE_PUSH, 0);
         self.streams.apply_peer_settings(&end_to_end)?;
         let peer = end_to_end.get(Settings::MAX_HEADER_LIST_SIZE);
         self.peer_max_header_list_bytes = peer.unwrap_or(self.peer_max_header_list_bytes);
