@@ -147,7 +147,7 @@ impl Converter {
         if self.joint.closed.is_some() {
             return self.joint.reset_streams();
         }
-        self.joint.http2.expect(input.len());
+        self.joint.http2.reserve_for(input.len());
         if let Err(error) = self.convert_websocket(input, mask_keys) {
             self.joint.fail(error);
         }

@@ -57,7 +57,7 @@ impl Http2Side {
 
     /// Makes room for what `input` bytes of the WebSocket become, so that bodies aren't moved again and
     /// again as the output grows. A frame header for each 16 KiB is what comes on top.
-    pub fn expect(&mut self, input: usize) {
+    pub fn reserve_for(&mut self, input: usize) {
         let headers = input.wrapping_shr(10);
         self.out.reserve(input.saturating_add(headers).saturating_add(64));
     }
