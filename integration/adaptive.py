@@ -1,0 +1,83 @@
+"""A near Envoy that decides for each request, a far one, an origin that counts and a load: for the tests and the demo."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import http.client
+import json
+import time
+
+from load import CountingOrigin, Load
+from pair import ROOT, Pair, connection_manager
+
+PATIENCE = 15.0  # seconds that a state may take to be reached
+
+
+def settings(config: dict) -> dict:
+    """The Wasm configuration of the near Envoy's connection manager filter."""
+    return connection_manager(config, "ingress")["http_filters"][0]["typed_config"]["config"]["configuration"]
+
+
+def configure(pair: Pair, **changes) -> None:
+    """Changes the tunnel's configuration; decisions are shown in the response."""
+    place = settings(pair.near.config)
+    config = json.loads(place["value"])
+    config["debug_response_header"] = "x-decision"
+    config["tunnels"][0].update(changes)
+    place["value"] = json.dumps(config)
+
+
+def is_live(envoy) -> bool:
+    try:
+        return envoy.admin("/ready").strip() == "LIVE"
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+class Adaptive:
+    """A pair with near-adaptive.yaml, a counting origin and a load."""
+
+    def __init__(self, new_pair, loop, *, delay: float = 0.005, concurrency: int = 1, **changes):
+        self.origin = CountingOrigin(delay)
+        loop(self.origin.start())
+        address = f"127.0.0.1:{self.origin.port}"
+        options = {"near_config": ROOT / "envoy/near-adaptive.yaml", "concurrency": concurrency}
+        self.pair: Pair = new_pair(address, start=False, **options)
+        configure(self.pair, **changes)
+        # In a thread, because the origin shares its loop with the tests.
+        loop(asyncio.to_thread(self.pair.start), 40)
+        self.load = Load(self.pair.near_port)
+        self.wait(lambda: is_live(self.pair.far) and is_live(self.pair.near))
+
+    def wait(self, condition) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, condition
+            time.sleep(0.05)
+
+    async def until(self, decision: str, method: str = "GET") -> None:
+        """Sends requests until one is decided like that."""
+        deadline = time.monotonic() + PATIENCE
+        while (answer := await self.load.request(method, "/until")).decision != decision:
+            assert answer.status == 200, answer
+            assert time.monotonic() < deadline, answer
+            await asyncio.sleep(0.02)
+
+    def metric(self, name: str) -> int:
+        return self.pair.near.stats().get(f"wasmcustom.wsferry_{name}", 0)
+
+    def check(self, answers, *, posts_may_fail: bool = False) -> None:
+        """No GET failed, every POST was executed exactly once or failed honestly, and none twice."""
+        for answer in answers:
+            executed = self.origin.executed[answer.method, answer.path]
+            if answer.status == 200:
+                assert executed >= 1, answer
+            else:
+                assert posts_may_fail and answer.method == "POST" and answer.status in (502, 503), answer
+            if answer.method == "POST":
+                assert executed <= 1, answer
+
+
+def ways(answers) -> collections.Counter:
+    return collections.Counter(answer.decision for answer in answers)
