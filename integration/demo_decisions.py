@@ -79,6 +79,7 @@ class Decisions:
         before, first = self.counts(), len(self.one.load.answers)
         self.loop(run(), LIMIT)
         after, answers = self.counts() - before, self.one.load.answers[first:]
+        decided = answers[-1].decision if answers else "not at all"
         answered = sum(answer.status == 200 for answer in answers)
         failed = len(answers) - answered
         # Those that plain HTTP didn't answer; what the tunnel could not send was sent again over plain HTTP.
@@ -90,17 +91,16 @@ class Decisions:
             f"{websocket} over the WebSocket are more than were sent that way": (
                 not 0 <= websocket <= sum(count for way, count in by_header.items() if way.startswith("websocket"))
             ),
-            f"the last was decided {answers[-1].decision!r} and not {last!r}": answers[-1].decision != last,
+            f"the last was decided {decided!r} and not {last!r}": decided != last,
             f"unexpected decisions: {set(by_header)}": not set(ways(answers)) <= {last, *also},
             f"counters {after.decisions} and responses {by_header} differ": after.decisions != by_header,
         }
         reasons = ", ".join(f"{way.split('_', 1)[1]} {count}" for way, count in after.decisions.most_common())
         numbers = f"{len(answers):>5} {answered:>9} {failed:>7} {websocket:>15} {after.http:>11}"
         print(f"{name:<26} {numbers}   {reasons:<44} {'WRONG' if any(wrong.values()) else 'ok'}", flush=True)
-        for what, is_so in wrong.items():
-            if is_so:
-                print(f"  {what}")
-                self.failed.append(name)
+        if any(wrong.values()):
+            self.failed.append(name)
+            print("\n".join(f"  {what}" for what, is_so in wrong.items() if is_so))
 
     def check(self, what: str, holds: bool) -> None:
         print(f"{'ok   ' if holds else 'WRONG'} {what}", flush=True)
