@@ -189,6 +189,29 @@ def test_a_target_without_converter_is_asked_once_per_interval(loop, adaptive, c
     one.pair.far.process = None
 
 
+def test_a_tunnel_in_use_whose_target_loses_its_converter_dials_once(loop, adaptive):
+    """Requests that fall back show their failure only once the slow origin has answered, so they can't be waited for."""
+    one = adaptive(delay=0.5)
+    one.load.methods = ("GET",)
+    target = CountingOrigin()
+
+    async def run():
+        before = await one.load.run(2)
+        assert set(ways(before[-100:])) == {"websocket up"}, ways(before)
+        await asyncio.to_thread(one.pair.far.stop)
+        await target.start(one.pair.far_port)
+        answers = await one.load.run(3)
+        await target.close()
+        return answers
+
+    answers = loop(run(), 30)
+    assert {answer.status for answer in answers} == {200}
+    assert ways(answers)["http no_converter"] > 500, ways(answers)
+    # A second request may have been on its way into the tunnel while the first was refused.
+    assert 1 <= len(target.handshakes) <= 2, target.handshakes
+    one.pair.far.process = None
+
+
 def test_mode_always_waits_and_refuses(loop, adaptive):
     """The first request waits for the first WebSocket; without a far end it gets one honest answer."""
     one = adaptive(mode="always", max_wait_ms=1500)

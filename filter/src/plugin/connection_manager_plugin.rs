@@ -19,7 +19,7 @@ use super::shared_target;
 use crate::connection_manager::config::Mode;
 use crate::connection_manager::{
     Claim, Clock, Config, ConnectionManager, Decision, Evidence, Link, ProbeFailure, ProbeId, ProbeKind,
-    Target, Ticket, Time, Transition, Verdict, Way,
+    Target, Ticket, Time, Transition, Tunnel, Verdict, Way,
 };
 use crate::websocket::MaskKeys;
 use log::{Level, error, info, log};
@@ -267,6 +267,13 @@ impl Shared {
         let told = self.with_state(|state| {
             let now = state.now();
             let place = state.manager.find(&authority, &path);
+            // Not left to the requests that fail: what becomes of them may show only much later.
+            if let Some(tunnel) = place.and_then(|place| state.manager.tunnel(place))
+                && let Link::Up { since } = tunnel.link()
+            {
+                let up_at = host_now().saturating_sub(now.since(since));
+                heed_refusal(tunnel, up_at.saturating_add(1), now);
+            }
             let verdict = state.manager.request(place, context_id, now);
             let told = told(place, verdict);
             // Most requests change nothing that the timer has to know.
@@ -324,18 +331,9 @@ impl Shared {
                 return;
             };
             tunnel.observe(seat.ticket, evidence, now, random);
-            if evidence == Evidence::Failed
-                && matches!(tunnel.link(), Link::Up { .. } | Link::Backoff { .. })
-                && shared_target::refused_since(&tunnel.config().name, seat.entered_at)
+            if evidence == Evidence::Failed && matches!(tunnel.link(), Link::Up { .. } | Link::Backoff { .. })
             {
-                let ttl = tunnel.config().no_converter_ttl_ms;
-                shared_target::store(
-                    &tunnel.config().name,
-                    Target::Lacks {
-                        until: Time(host_now()).after(ttl),
-                    },
-                );
-                tunnel.no_converter(now.after(ttl));
+                heed_refusal(tunnel, seat.entered_at, now);
             }
         });
         self.settle();
@@ -528,4 +526,16 @@ fn told(place: Option<usize>, verdict: Verdict) -> Told {
         _ => None,
     };
     Told::Go(decision, seat)
+}
+
+/// Takes a tunnel out of use, on all workers, if the near converter has met a target without converter
+/// since that time, by the host's clock, milliseconds.
+fn heed_refusal(tunnel: &mut Tunnel, time: u64, now: Time) {
+    let name = &tunnel.config().name;
+    if shared_target::refused_since(name, time) {
+        let ttl = tunnel.config().no_converter_ttl_ms;
+        let until = Time(host_now()).after(ttl);
+        shared_target::store(name, Target::Lacks { until });
+        tunnel.no_converter(now.after(ttl));
+    }
 }
