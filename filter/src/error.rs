@@ -48,7 +48,7 @@ pub enum Error {
     // Streams
     /// A message for a stream that was never opened.
     UnknownStream,
-    /// A request with the identifier of a stream that is still open, or out of order.
+    /// A request with the identifier of a stream that is still open, or of the latest request again.
     StreamInUse,
     /// A message that its stream's state doesn't allow: data after the end, a second response, …
     StreamState,
