@@ -232,7 +232,7 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// What the names of all metrics begin with, followed by `_`. Default `wsferry`.
     pub metrics_prefix: String,
-    /// How long a WebSocket may stay open after this side has sent Close, milliseconds. 100 to
+    /// Far end: how long a WebSocket may stay open after this side has sent Close, milliseconds. 100 to
     /// 60,000; default 2,000.
     pub close_timeout_ms: u32,
     /// Name of the connection manager's tunnel that this near end carries: it is told when the other
