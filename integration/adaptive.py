@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import copy
 import http.client
 import json
 import time
+from collections.abc import Callable
 
 from load import CountingOrigin, Load
-from pair import ROOT, Pair, connection_manager
+from pair import ROOT, Pair, connection_manager, endpoint, set_port, walk
 
 PATIENCE = 15.0  # seconds that a state may take to be reached
 
@@ -28,6 +30,41 @@ def configure(pair: Pair, **changes) -> None:
     place["value"] = json.dumps(config)
 
 
+def tunnel_by_route(near: dict, name: str, prefix: str, far_port: int) -> None:
+    """Adds a tunnel to another far end, for requests below `prefix`: the routes name their tunnels in their metadata."""
+    resources = near["static_resources"]
+    others = {kind: f"{kind}_{name}" for kind in ("carrier", "either", "tunnel", "far")}
+
+    def rename(mapping: dict) -> None:
+        for key in mapping.keys() & {"name", "cluster_name", "cluster", "server_listener_name"}:
+            mapping[key] = others.get(mapping[key], mapping[key])
+        if "clusters" in mapping:
+            mapping["clusters"] = [others.get(one, one) for one in mapping["clusters"]]
+        if '"tunnel": "far"' in str(mapping.get("value")):
+            mapping["value"] = mapping["value"].replace('"far"', f'"{name}"')
+
+    for kind in ("listeners", "clusters"):
+        copies = [copy.deepcopy(item) for item in resources[kind] if item["name"] in others]
+        walk(copies, rename)
+        resources[kind] += copies
+    set_port(endpoint(near, others["far"]), far_port)
+    host = connection_manager(near, "ingress")["route_config"]["virtual_hosts"][0]
+    routes = copy.deepcopy(host["routes"])
+    walk(routes, rename)
+    for route in routes:
+        route["match"]["prefix"] = prefix
+    for tunnel, its in ((name, routes), ("far", host["routes"])):
+        for route in its:
+            route["metadata"] = {"filter_metadata": {"wsferry": {"tunnel": tunnel}}}
+    host["routes"] = routes + host["routes"]
+    place = settings(near)
+    config = json.loads(place["value"])
+    config["tunnels"][0]["match"] = {"route_metadata": True}
+    config["tunnels"].append(copy.deepcopy(config["tunnels"][0]))
+    config["tunnels"][1].update(name=name, probe={**config["tunnels"][0]["probe"], "cluster": others["tunnel"]})
+    place["value"] = json.dumps(config)
+
+
 def is_live(envoy) -> bool:
     try:
         return envoy.admin("/ready").strip() == "LIVE"
@@ -36,15 +73,26 @@ def is_live(envoy) -> bool:
 
 
 class Adaptive:
-    """A pair with near-adaptive.yaml, a counting origin and a load."""
+    """A pair with near-adaptive.yaml, a counting origin and a load. `prepare` may change the pair's configurations;
+    what else is given changes the tunnel's."""
 
-    def __init__(self, new_pair, loop, *, delay: float = 0.005, concurrency: int = 1, **changes):
+    def __init__(
+        self,
+        new_pair,
+        loop,
+        *,
+        delay: float = 0.005,
+        concurrency: int = 1,
+        prepare: Callable[[Pair], None] = lambda pair: None,
+        **changes,
+    ):
         self.origin = CountingOrigin(delay)
         loop(self.origin.start())
         address = f"127.0.0.1:{self.origin.port}"
         options = {"near_config": ROOT / "envoy/near-adaptive.yaml", "concurrency": concurrency}
         self.pair: Pair = new_pair(address, start=False, **options)
         configure(self.pair, **changes)
+        prepare(self.pair)
         # In a thread, because the origin shares its loop with the tests.
         loop(asyncio.to_thread(self.pair.start), 40)
         self.load = Load(self.pair.near_port)

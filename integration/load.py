@@ -77,8 +77,11 @@ class Answer:
 class Load:
     """Sends requests at a constant rate, over as many connections as it takes, and keeps the answers."""
 
-    def __init__(self, port: int, methods: tuple[str, ...] = ("GET", "POST"), per_second: float = 200.0):
+    def __init__(
+        self, port: int, methods: tuple[str, ...] = ("GET", "POST"), per_second: float = 200.0, prefix: str = ""
+    ):
         self.port = port
+        self.prefix = prefix
         self.methods = methods
         self.interval = 1 / per_second
         self.answers: list[Answer] = []
@@ -92,30 +95,32 @@ class Load:
         for number in range(round(seconds / self.interval)):
             await asyncio.sleep(max(0.0, start + number * self.interval - time.monotonic()))
             method = self.methods[number % len(self.methods)]
-            task = asyncio.create_task(self.request(method, f"/{method.lower()}-{first + number}-{id(self):x}"))
+            path = f"{self.prefix}/{method.lower()}-{first + number}-{id(self):x}"
+            task = asyncio.create_task(self.request(method, path))
             self._pending.add(task)
             task.add_done_callback(self._pending.discard)
         if self._pending:
             await asyncio.wait(set(self._pending))
         return self.answers[first:]
 
-    async def request(self, method: str, path: str) -> Answer:
+    async def request(self, method: str, path: str, fields: str = "") -> Answer:
+        """`fields` are further lines of the header."""
         started = time.monotonic()
         try:
-            status, decision = await asyncio.wait_for(self._exchange(method, path), DEADLINE)
+            status, decision = await asyncio.wait_for(self._exchange(method, path, fields), DEADLINE)
         except (TimeoutError, ConnectionError, asyncio.IncompleteReadError):
             status, decision = 0, ""
         answer = Answer(method, path, status, started, time.monotonic() - started, decision)
         self.answers.append(answer)
         return answer
 
-    async def _exchange(self, method: str, path: str) -> tuple[int, str]:
+    async def _exchange(self, method: str, path: str, fields: str) -> tuple[int, str]:
         reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self.port)
         reusable = False
         try:
             body = b"x" * 100 if method == "POST" else b""
             length = f"content-length: {len(body)}\r\n" if method == "POST" else ""
-            writer.write(f"{method} {path} HTTP/1.1\r\nhost: app.example\r\n{length}\r\n".encode() + body)
+            writer.write(f"{method} {path} HTTP/1.1\r\nhost: app.example\r\n{fields}{length}\r\n".encode() + body)
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             lines = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
             await reader.readexactly(int(lines.get("content-length", 0)))

@@ -11,8 +11,8 @@
 
 use serde_json::{Value, json};
 use wsferry::config::PluginConfig;
-use wsferry::connection_manager::Config;
 use wsferry::connection_manager::config::{Mode, Rate};
+use wsferry::connection_manager::{Config, ConnectionManager, Subject, Time};
 
 fn minimal() -> Value {
     json!({
@@ -23,6 +23,14 @@ fn minimal() -> Value {
 
 fn parse(value: &Value) -> Result<Config, wsferry::config::ConfigError> {
     Config::parse(value.to_string().as_bytes())
+}
+
+fn subject<'a>(authority: &'a str, path: &'a str, route_tunnel: &'a str) -> Subject<'a> {
+    Subject {
+        authority: authority.as_bytes(),
+        path: path.as_bytes(),
+        route_tunnel: route_tunnel.as_bytes(),
+    }
 }
 
 /// `minimal` with one field of its tunnel set.
@@ -44,7 +52,7 @@ fn the_smallest_configuration_has_the_documented_defaults() {
     assert_eq!(config.metrics_prefix, "wsferry");
     let tunnel = &config.tunnels[0];
     assert_eq!(tunnel.mode, Mode::Adaptive);
-    assert!(tunnel.matcher.matches(b"anything", b"/at/all"));
+    assert!(tunnel.matcher.matches(subject("anything", "/at/all", "")));
     assert_eq!(tunnel.probe.authority, "wsferry.internal");
     assert_eq!(tunnel.probe.path, "/wsferry/probe");
     assert_eq!(
@@ -144,6 +152,7 @@ fn the_reference_has_every_field_and_its_default() {
         ("mode", "`\"adaptive\"`"),
         ("match.authorities", "`[]`: all"),
         ("match.path_prefixes", "`[]`: all"),
+        ("match.route_metadata", "`false`"),
         ("probe.cluster", "required"),
         ("probe.authority", "`\"wsferry.internal\"`"),
         ("probe.path", "`\"/wsferry/probe\"`"),
@@ -218,6 +227,10 @@ fn whatever_is_wrong_names_its_field() {
             with(&["match"], json!({"path_prefixes": ["api"]})),
             "tunnels[0].match.path_prefixes",
         ),
+        (
+            with(&["match"], json!({"route_metadata": "far"})),
+            "tunnels[0].match.route_metadata",
+        ),
         (with(&["eager"], json!(1)), "tunnels[0].eager"),
     ];
     for (config, field) in cases {
@@ -273,12 +286,11 @@ fn requests_find_their_tunnel() {
         {"name": "path", "probe": {"cluster": "d"}, "match": {"path_prefixes": ["/only"]}},
     ]);
     let config = parse(&config).unwrap();
-    let manager =
-        wsferry::connection_manager::ConnectionManager::new(&config, wsferry::connection_manager::Time(0));
-    assert!(manager.needs_authority() && manager.needs_path());
+    let manager = ConnectionManager::new(&config, Time(0));
+    assert!(manager.needs_authority() && manager.needs_path() && !manager.needs_route_metadata());
     let find = |authority: &str, path: &str| {
         manager
-            .find(authority.as_bytes(), path.as_bytes())
+            .find(subject(authority, path, "path"))
             .map(|place| config.tunnels[place].name.as_str())
     };
     assert_eq!(find("example.org", "/api/x"), Some("api"));
@@ -298,11 +310,26 @@ fn requests_find_their_tunnel() {
 }
 
 #[test]
+fn a_route_names_its_tunnel() {
+    let mut config = minimal();
+    config["tunnels"] = json!([
+        {"name": "a", "probe": {"cluster": "a"}, "match": {"route_metadata": true, "path_prefixes": ["/a"]}},
+        {"name": "b", "probe": {"cluster": "b"}, "match": {"route_metadata": true}},
+    ]);
+    let manager = ConnectionManager::new(&parse(&config).unwrap(), Time(0));
+    assert!(manager.needs_route_metadata() && manager.needs_path() && !manager.needs_authority());
+    let find = |path, route_tunnel| manager.find(subject("", path, route_tunnel));
+    assert_eq!(find("/a", "a"), Some(0));
+    assert_eq!(find("/a", "b"), Some(1));
+    assert_eq!(find("/b", "a"), None, "all parts must match");
+    for name in ["", "A", "a ", "ab"] {
+        assert_eq!(find("/a", name), None, "{name:?}");
+    }
+}
+
+#[test]
 fn a_tunnel_without_match_needs_nothing_of_the_request() {
-    let manager = wsferry::connection_manager::ConnectionManager::new(
-        &parse(&minimal()).unwrap(),
-        wsferry::connection_manager::Time(0),
-    );
-    assert!(!manager.needs_authority() && !manager.needs_path());
-    assert_eq!(manager.find(b"", b""), Some(0));
+    let manager = ConnectionManager::new(&parse(&minimal()).unwrap(), Time(0));
+    assert!(!manager.needs_authority() && !manager.needs_path() && !manager.needs_route_metadata());
+    assert_eq!(manager.find(Subject::default()), Some(0));
 }

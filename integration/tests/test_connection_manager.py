@@ -11,8 +11,9 @@ import time
 
 import pytest
 
-from adaptive import PATIENCE, Adaptive, ways
-from load import CountingOrigin
+from adaptive import PATIENCE, Adaptive, tunnel_by_route, ways
+from load import CountingOrigin, Load
+from pair import free_port
 
 
 @pytest.fixture
@@ -73,6 +74,28 @@ def test_a_client_cannot_choose_the_way(loop, adaptive):
     assert loop(asyncio.to_thread(request)) == "http mode_never"
     assert "x-wsferry-way" not in one.origin.last_head.lower()
     assert one.pair.near.stats()["cluster.far.upstream_cx_total"] == 0
+
+
+def test_routes_choose_between_two_tunnels(loop, adaptive):
+    """One's far end is up and the other's is down, and each tunnel knows its own."""
+    nobody = free_port()
+    one = adaptive(prepare=lambda pair: tunnel_by_route(pair.near.config, "other", "/other", nobody))
+    other = Load(one.pair.near_port, prefix="/other")
+
+    async def run():
+        await one.until("websocket up")
+        return await asyncio.gather(one.load.run(2), other.run(2))
+
+    up, down = loop(run(), 30)
+    other.close()
+    one.check(up + down)
+    assert set(ways(up)) == {"websocket up"}, ways(up)
+    assert ways(down)["http backoff"] > 300 and "websocket up" not in ways(down), ways(down)
+    one.wait(lambda: (one.metric("tunnel_far_up"), one.metric("tunnel_other_up")) == (1, 0))
+    # A client's own header leads Envoy to another route at first, of the same tunnel.
+    for path, way in (("/", "websocket"), ("/other/", "http")):
+        answer = loop(one.load.request("GET", path, "x-wsferry-way: websocket_only\r\n"))
+        assert (answer.status, answer.decision.split()[0]) == (200, way), answer
 
 
 def test_far_envoy_killed_again_and_again_under_load(loop, adaptive):

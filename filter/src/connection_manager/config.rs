@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::Subject;
 use crate::config::ConfigError;
 
 /// Most tunnels that one connection manager may serve.
@@ -57,6 +58,7 @@ struct RawTunnel {
 struct RawMatch {
     authorities: Vec<String>,
     path_prefixes: Vec<String>,
+    route_metadata: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -183,11 +185,13 @@ pub struct Rate {
     pub within_ms: u32,
 }
 
-/// Which requests belong to a tunnel. Both parts must match; an empty part matches everything.
+/// Which requests belong to a tunnel. All parts must match; an empty part matches everything.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Matcher {
     authorities: Vec<AuthorityPattern>,
     path_prefixes: Vec<String>,
+    /// The tunnel that the request's route must name: this one.
+    route_tunnel: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -401,7 +405,7 @@ impl RawTunnel {
             return Err(refuse(&at("eager"), "mode never opens nothing".to_owned()));
         }
         Ok(TunnelConfig {
-            matcher: self.matcher.validate(&at("match."))?,
+            matcher: self.matcher.validate(&at("match."), &self.name)?,
             probe: self.probe.validate(&at("probe."))?,
             name: self.name,
             mode: self.mode,
@@ -453,7 +457,7 @@ impl RawProbe {
 }
 
 impl RawMatch {
-    fn validate(self, at: &str) -> Result<Matcher, ConfigError> {
+    fn validate(self, at: &str, tunnel: &str) -> Result<Matcher, ConfigError> {
         let at = |field: &str| format!("{at}{field}");
         for (field, list) in [
             ("authorities", &self.authorities),
@@ -484,6 +488,7 @@ impl RawMatch {
         Ok(Matcher {
             authorities,
             path_prefixes: self.path_prefixes,
+            route_tunnel: self.route_metadata.then(|| tunnel.to_owned()),
         })
     }
 }
@@ -530,14 +535,13 @@ fn without_port(authority: &[u8]) -> Option<&[u8]> {
 
 impl Matcher {
     /// Whether a request belongs here. Hosts are compared without regard to case, and without the
-    /// request's port where the pattern names none; paths byte for byte.
-    pub fn matches(&self, authority: &[u8], path: &[u8]) -> bool {
-        (self.authorities.is_empty() || self.authorities.iter().any(|pattern| pattern.matches(authority)))
-            && (self.path_prefixes.is_empty()
-                || self
-                    .path_prefixes
-                    .iter()
-                    .any(|prefix| path.starts_with(prefix.as_bytes())))
+    /// request's port where the pattern names none; paths and names of tunnels byte for byte.
+    pub fn matches(&self, request: Subject<'_>) -> bool {
+        let any = |patterns: &[AuthorityPattern]| patterns.iter().any(|one| one.matches(request.authority));
+        let begins = |prefix: &String| request.path.starts_with(prefix.as_bytes());
+        (self.authorities.is_empty() || any(&self.authorities))
+            && (self.path_prefixes.is_empty() || self.path_prefixes.iter().any(begins))
+            && (self.route_tunnel.as_ref()).is_none_or(|name| name.as_bytes() == request.route_tunnel)
     }
 
     /// Whether it looks at `:authority`.
@@ -548,6 +552,11 @@ impl Matcher {
     /// Whether it looks at `:path`.
     pub fn needs_path(&self) -> bool {
         !self.path_prefixes.is_empty()
+    }
+
+    /// Whether it looks at the metadata of the request's route.
+    pub fn needs_route_metadata(&self) -> bool {
+        self.route_tunnel.is_some()
     }
 }
 

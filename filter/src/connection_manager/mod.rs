@@ -46,12 +46,24 @@ pub use target::{Claim, Target};
 pub use time::{Clock, Time, jittered};
 pub use tunnel::{Link, ProbeFailure, ProbeId, ProbeKind, Transition, Tunnel, Waiter};
 
+/// What of a request says which tunnel it belongs to. What no tunnel needs may be left empty.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Subject<'a> {
+    /// `:authority`.
+    pub authority: &'a [u8],
+    /// `:path`.
+    pub path: &'a [u8],
+    /// The tunnel that the metadata of its route names.
+    pub route_tunnel: &'a [u8],
+}
+
 /// The tunnels of one worker.
 #[derive(Debug)]
 pub struct ConnectionManager {
     tunnels: Vec<Tunnel>,
     needs_authority: bool,
     needs_path: bool,
+    needs_route_metadata: bool,
     counts: DecisionCounts,
 }
 
@@ -91,6 +103,7 @@ impl ConnectionManager {
         Self {
             needs_authority: matchers().any(config::Matcher::needs_authority),
             needs_path: matchers().any(config::Matcher::needs_path),
+            needs_route_metadata: matchers().any(config::Matcher::needs_route_metadata),
             tunnels: config
                 .tunnels
                 .iter()
@@ -110,11 +123,16 @@ impl ConnectionManager {
         self.needs_path
     }
 
+    /// Whether any tunnel looks at the metadata of the route; otherwise it needn't be fetched.
+    pub fn needs_route_metadata(&self) -> bool {
+        self.needs_route_metadata
+    }
+
     /// The place of the tunnel that a request belongs to: the first that matches.
-    pub fn find(&self, authority: &[u8], path: &[u8]) -> Option<usize> {
+    pub fn find(&self, request: Subject<'_>) -> Option<usize> {
         self.tunnels
             .iter()
-            .position(|tunnel| tunnel.config().matcher.matches(authority, path))
+            .position(|tunnel| tunnel.config().matcher.matches(request))
     }
 
     /// Decides for a request; `tunnel` is what [`ConnectionManager::find`] gave.

@@ -19,7 +19,7 @@ use super::shared_target;
 use crate::connection_manager::config::Mode;
 use crate::connection_manager::{
     Claim, Clock, Config, ConnectionManager, Decision, Evidence, Link, ProbeFailure, ProbeId, ProbeKind,
-    Target, Ticket, Time, Transition, Tunnel, Verdict, Way,
+    Subject, Target, Ticket, Time, Transition, Tunnel, Verdict, Way,
 };
 use crate::websocket::MaskKeys;
 use log::{Level, error, info, log};
@@ -32,6 +32,9 @@ const WAIT_MS: u32 = 20;
 
 /// Filter state with the decision, as `wasm.wsferry.decision`.
 const DECISION_PROPERTY: &str = "wsferry.decision";
+
+/// Where a route names its tunnel: `metadata: {filter_metadata: {wsferry: {tunnel: NAME}}}`.
+const ROUTE_TUNNEL: [&str; 5] = ["xds", "route_metadata", "filter_metadata", "wsferry", "tunnel"];
 
 /// Value of the decision header for requests in a tunnel of mode always, which must not fall back to
 /// plain HTTP.
@@ -255,18 +258,30 @@ impl Shared {
 
     /// Decides for a request and makes the decision known. Nothing is told where that is impossible.
     pub(super) fn request(&self, context_id: u32) -> Result<Option<Told>, Status> {
-        let (needs_authority, needs_path) = self
-            .with_state(|state| (state.manager.needs_authority(), state.manager.needs_path()))
-            .unwrap_or_default();
+        let needs = self.with_state(|state| {
+            let manager = &state.manager;
+            let of_route = manager.needs_route_metadata();
+            (manager.needs_authority(), manager.needs_path(), of_route)
+        });
+        let (needs_authority, needs_path, needs_route_metadata) = needs.unwrap_or_default();
         let field = |needed, name| match needed {
             true => host::header(Map::Request, name).map(Option::unwrap_or_default),
             false => Ok(Vec::new()),
         };
         let authority = field(needs_authority, ":authority")?;
         let path = field(needs_path, ":path")?;
+        let route_tunnel = match needs_route_metadata {
+            true => host::property(&ROUTE_TUNNEL)?.unwrap_or_default(),
+            false => Vec::new(),
+        };
+        let subject = Subject {
+            authority: &authority,
+            path: &path,
+            route_tunnel: &route_tunnel,
+        };
         let told = self.with_state(|state| {
             let now = state.now();
-            let place = state.manager.find(&authority, &path);
+            let place = state.manager.find(subject);
             // Not left to the requests that fail: what becomes of them may show only much later.
             if let Some(tunnel) = place.and_then(|place| state.manager.tunnel(place))
                 && let Link::Up { since } = tunnel.link()
