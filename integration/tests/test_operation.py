@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import os
 import socket
 import ssl
 import subprocess
@@ -266,6 +267,30 @@ def test_pair_says_what_is_wrong(web_origins):
     assert f"port {port} (near)" in complaint("--origin", "127.0.0.1:1", "--near", str(port))
     assert "'nonsense' is not HOST:PORT" in complaint("--origin", "nonsense")
     assert "no/filter.wasm" in complaint("--origin", "127.0.0.1:1", "--wasm", "no/filter.wasm")
+
+
+def test_setup_says_which_envoy_it_cannot_use(tmp_path):
+    """One that is too old, and one that can't run Wasm, which its version doesn't tell."""
+    envoy = tmp_path / "envoy"
+
+    def setup(script: str) -> subprocess.CompletedProcess:
+        envoy.write_text(f"#!/bin/sh\n{script}\n")
+        envoy.chmod(0o755)
+        return subprocess.run(
+            [ROOT / "scripts/setup", "--print", "envoy"],
+            env=os.environ | {"ENVOY": str(envoy)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    version = 'echo "envoy  version: 0123456789abcdef/{}/Clean/RELEASE/BoringSSL"'
+    old = setup(version.format("1.35.9"))
+    assert old.returncode != 0 and "1.35.9" in old.stderr
+    without_wasm = setup(f'case $1 in --version) {version.format("1.40.0")} ;; *) exit 1 ;; esac')
+    assert without_wasm.returncode != 0 and "Wasm" in without_wasm.stderr
+    usable = setup(f'case $1 in --version) {version.format("1.100.0")} ;; esac')
+    assert usable.stdout.strip() == str(envoy), usable.stderr
 
 
 def test_pair_leaves_nothing_behind_when_killed(tmp_path, web_origins):
