@@ -1,35 +1,13 @@
-//! The plugin configuration: JSON as given ([`RawConfig`]) and as used ([`Config`]).
+//! The plugin configuration: the JSON's `role` decides which of the two kinds it is, and the converter's.
 //!
 //! The reference for operators is `docs/configuration.md`; a test holds the two together.
 
-use std::collections::HashSet;
-use std::fmt;
 use std::sync::Arc;
 
-use serde::Deserialize;
-
+pub use crate::config_reader::ConfigError;
+use crate::config_reader::{Fields, Form, METRIC_NAME};
 use crate::connection_manager;
-
-/// A configuration that can't be used: which field, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError {
-    /// Path of the field, like `limits.max_streams`; empty where the text isn't JSON of this form.
-    pub field: String,
-    /// What is wrong with it.
-    pub reason: String,
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.field.is_empty() {
-            write!(f, "configuration: {}", self.reason)
-        } else {
-            write!(f, "configuration field `{}`: {}", self.field, self.reason)
-        }
-    }
-}
-
-impl std::error::Error for ConfigError {}
+use crate::connection_manager::config::TUNNEL_NAME;
 
 /// What one plugin is: the JSON's `role` decides which of the two kinds of configuration it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,18 +18,10 @@ pub enum PluginConfig {
     ConnectionManager(connection_manager::Config),
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy)]
 enum PluginRole {
-    Near,
-    Far,
+    Converter(Role),
     ConnectionManager,
-}
-
-/// The `role` alone. The rest is read, and unknown fields are refused, once it is known what it is.
-#[derive(Deserialize)]
-struct RoleOnly {
-    role: PluginRole,
 }
 
 impl PluginConfig {
@@ -60,22 +30,23 @@ impl PluginConfig {
     /// # Errors
     /// Names the field.
     pub fn parse(json: &[u8]) -> Result<Self, ConfigError> {
-        let RoleOnly { role } = serde_json::from_slice(json).map_err(|error| ConfigError {
-            field: String::new(),
-            reason: error.to_string(),
-        })?;
-        match role {
-            PluginRole::Near | PluginRole::Far => Config::parse(json).map(Self::Converter),
-            PluginRole::ConnectionManager => {
-                connection_manager::Config::parse(json).map(Self::ConnectionManager)
+        let roles = [
+            ("near", PluginRole::Converter(Role::Near)),
+            ("far", PluginRole::Converter(Role::Far)),
+            ("connection_manager", PluginRole::ConnectionManager),
+        ];
+        Fields::read(json, |plugin| match plugin.choice("role", &roles)? {
+            Some(PluginRole::Converter(role)) => Config::take(role, plugin).map(Self::Converter),
+            Some(PluginRole::ConnectionManager) => {
+                connection_manager::Config::take(plugin).map(Self::ConnectionManager)
             }
-        }
+            None => Err(plugin.missing("role")),
+        })
     }
 }
 
 /// Which end of the WebSocket a converter is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Where requests are intercepted: WebSocket client, HTTP/2 server towards the local codec.
     Near,
@@ -83,61 +54,8 @@ pub enum Role {
     Far,
 }
 
-/// The configuration as JSON holds it. Unknown fields are refused.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RawConfig {
-    role: Role,
-    #[serde(default)]
-    limits: RawLimits,
-    #[serde(default)]
-    field_table: RawFieldTable,
-    #[serde(default)]
-    allowed_origins: Vec<String>,
-    #[serde(default = "default_metrics_prefix")]
-    metrics_prefix: String,
-    #[serde(default = "default_close_timeout_ms")]
-    close_timeout_ms: u32,
-    tunnel: Option<String>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawLimits {
-    max_message_bytes: u32,
-    max_header_list_bytes: u32,
-    max_header_fields: u32,
-    max_streams: u32,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawFieldTable {
-    enter_credentials: bool,
-    never_enter: Vec<String>,
-}
-
 /// Largest WebSocket message that a sender makes, bytes; receivers accept at least that.
 pub const MESSAGE_BYTES: usize = 1 << 20;
-
-fn default_metrics_prefix() -> String {
-    "wsferry".to_owned()
-}
-
-const fn default_close_timeout_ms() -> u32 {
-    2_000
-}
-
-impl Default for RawLimits {
-    fn default() -> Self {
-        Self {
-            max_message_bytes: 1 << 20,
-            max_header_list_bytes: 96 * 1024,
-            max_header_fields: 256,
-            max_streams: 16_384,
-        }
-    }
-}
 
 /// What one connection may cost. All are checked before anything is copied or reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,20 +72,41 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        let raw = RawLimits::default();
         Self {
-            max_message_bytes: to_usize(raw.max_message_bytes),
-            max_header_list_bytes: to_usize(raw.max_header_list_bytes),
-            max_header_fields: to_usize(raw.max_header_fields),
-            max_streams: to_usize(raw.max_streams),
+            max_message_bytes: MESSAGE_BYTES,
+            max_header_list_bytes: 96 << 10,
+            max_header_fields: 256,
+            max_streams: 16_384,
         }
+    }
+}
+
+impl Limits {
+    fn take(limits: &mut Fields) -> Result<Self, ConfigError> {
+        let default = Self::default();
+        let mut limit = |name, range, default| limits.number(name, range, default);
+        Ok(Self {
+            max_message_bytes: limit(
+                "max_message_bytes",
+                MESSAGE_BYTES..=16 << 20,
+                default.max_message_bytes,
+            )?,
+            max_header_list_bytes: limit(
+                "max_header_list_bytes",
+                4 << 10..=512 << 10,
+                default.max_header_list_bytes,
+            )?,
+            max_header_fields: limit("max_header_fields", 16..=4_096, default.max_header_fields)?,
+            max_streams: limit("max_streams", 1..=65_535, default.max_streams)?,
+        })
     }
 }
 
 /// Which fields may enter the field table of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldPolicy {
-    never_enter: HashSet<Vec<u8>>,
+    /// A handful, and most are told apart by their length: compared one by one.
+    never_enter: Vec<String>,
     credentials: bool,
 }
 
@@ -183,21 +122,29 @@ impl FieldPolicy {
         } else {
             &Self::CREDENTIALS[..]
         };
-        let never_enter = kept_out
-            .iter()
-            .copied()
-            .chain(never_enter)
-            .map(|name| name.as_bytes().to_vec())
-            .collect();
         Self {
-            never_enter,
+            never_enter: kept_out
+                .iter()
+                .copied()
+                .chain(never_enter)
+                .map(str::to_owned)
+                .collect(),
             credentials,
         }
     }
 
+    fn take(field_table: &mut Fields) -> Result<Self, ConfigError> {
+        let credentials = field_table.flag("enter_credentials")?;
+        let never_enter = field_table.texts("never_enter", FIELD_NAME)?;
+        Ok(Self::new(credentials, never_enter.iter().map(String::as_str)))
+    }
+
     /// Whether a field of this (lower-case) name may enter.
     pub fn may_enter(&self, name: &[u8]) -> bool {
-        !self.never_enter.contains(name)
+        !self
+            .never_enter
+            .iter()
+            .any(|kept_out| kept_out.as_bytes() == name)
     }
 
     /// Whether a field of this name may enter although it is marked "never indexed" (RFC 7541 §7.1.3).
@@ -240,114 +187,54 @@ pub struct Config {
     pub tunnel: Option<String>,
 }
 
+/// Name of a header field or pseudo-header field, as HTTP/2 has it.
+const FIELD_NAME: Form = Form {
+    name: "a lower-case field name",
+    holds: |text| {
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_graphic() && !b.is_ascii_uppercase())
+    },
+};
+
+/// An origin (RFC 6454 §6.2), as far as tells it from a host name.
+const ORIGIN: Form = Form {
+    name: "an origin like https://example.org",
+    holds: |text| text.contains("://"),
+};
+
 impl Config {
     /// Reads and validates.
     ///
     /// # Errors
     /// Names the field.
     pub fn parse(json: &[u8]) -> Result<Self, ConfigError> {
-        let raw: RawConfig = serde_json::from_slice(json).map_err(|error| ConfigError {
-            field: String::new(),
-            reason: error.to_string(),
-        })?;
-        Self::try_from(raw)
+        match PluginConfig::parse(json)? {
+            PluginConfig::Converter(config) => Ok(config),
+            PluginConfig::ConnectionManager(_) => Err(ConfigError {
+                field: "role".to_owned(),
+                reason: "is not a converter's".to_owned(),
+            }),
+        }
     }
-}
 
-impl TryFrom<RawConfig> for Config {
-    type Error = ConfigError;
-
-    fn try_from(raw: RawConfig) -> Result<Self, ConfigError> {
-        let limits = Limits {
-            max_message_bytes: within(
-                "limits.max_message_bytes",
-                raw.limits.max_message_bytes,
-                1 << 20,
-                16 << 20,
-            )?,
-            max_header_list_bytes: within(
-                "limits.max_header_list_bytes",
-                raw.limits.max_header_list_bytes,
-                4 << 10,
-                512 << 10,
-            )?,
-            max_header_fields: within(
-                "limits.max_header_fields",
-                raw.limits.max_header_fields,
-                16,
-                4_096,
-            )?,
-            max_streams: within("limits.max_streams", raw.limits.max_streams, 1, 65_535)?,
+    fn take(role: Role, plugin: &mut Fields) -> Result<Self, ConfigError> {
+        let config = Self {
+            role,
+            limits: plugin.object("limits", Limits::take)?,
+            field_policy: Arc::new(plugin.object("field_table", FieldPolicy::take)?),
+            allowed_origins: plugin.texts("allowed_origins", ORIGIN)?,
+            metrics_prefix: plugin.text("metrics_prefix", METRIC_NAME, "wsferry")?,
+            close_timeout_ms: plugin.number("close_timeout_ms", 100..=60_000, 2_000)?,
+            tunnel: plugin.optional_text("tunnel", TUNNEL_NAME)?,
         };
-        for name in &raw.field_table.never_enter {
-            if name.is_empty()
-                || name
-                    .bytes()
-                    .any(|b| !b.is_ascii_graphic() || b.is_ascii_uppercase())
-            {
-                return Err(refuse(
-                    "field_table.never_enter",
-                    format!("{name:?} is no lower-case field name"),
-                ));
-            }
+        if role == Role::Near && !config.allowed_origins.is_empty() {
+            return Err(plugin.refuse("allowed_origins", "only a far end checks origins"));
         }
-        if raw.role == Role::Near && !raw.allowed_origins.is_empty() {
-            return Err(refuse(
-                "allowed_origins",
-                "only a far end checks origins".to_owned(),
-            ));
+        if role == Role::Far && config.tunnel.is_some() {
+            return Err(plugin.refuse("tunnel", "only a near end has one"));
         }
-        if let Some(origin) = raw.allowed_origins.iter().find(|origin| !origin.contains("://")) {
-            return Err(refuse(
-                "allowed_origins",
-                format!("{origin:?} is no origin like https://example.org"),
-            ));
-        }
-        if raw.role == Role::Far && raw.tunnel.is_some() {
-            return Err(refuse("tunnel", "only a near end has one".to_owned()));
-        }
-        let prefix = &raw.metrics_prefix;
-        if prefix.is_empty() || !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-            return Err(refuse(
-                "metrics_prefix",
-                format!("{prefix:?} is not letters, digits and `_`"),
-            ));
-        }
-        within("close_timeout_ms", raw.close_timeout_ms, 100, 60_000)?;
-        Ok(Self {
-            role: raw.role,
-            limits,
-            field_policy: Arc::new(FieldPolicy::new(
-                raw.field_table.enter_credentials,
-                raw.field_table.never_enter.iter().map(String::as_str),
-            )),
-            allowed_origins: raw.allowed_origins,
-            metrics_prefix: raw.metrics_prefix,
-            close_timeout_ms: raw.close_timeout_ms,
-            tunnel: raw.tunnel,
-        })
+        Ok(config)
     }
-}
-
-fn refuse(field: &str, reason: String) -> ConfigError {
-    ConfigError {
-        field: field.to_owned(),
-        reason,
-    }
-}
-
-fn within(field: &str, value: u32, least: u32, most: u32) -> Result<usize, ConfigError> {
-    if (least..=most).contains(&value) {
-        Ok(to_usize(value))
-    } else {
-        Err(refuse(
-            field,
-            format!("{value} is not between {least} and {most}"),
-        ))
-    }
-}
-
-/// Lossless: `usize` has at least 32 bits on every target of this crate.
-fn to_usize(value: u32) -> usize {
-    usize::try_from(value).unwrap_or(usize::MAX)
 }

@@ -15,6 +15,7 @@
 
 pub mod cbor;
 pub mod config;
+pub mod config_reader;
 pub mod connection_manager;
 pub mod converter;
 pub mod error;

@@ -115,6 +115,24 @@ fn a_wrong_configuration_names_the_field() {
         ),
         (r#"{"role": "far", "metrics_prefix": "a.b"}"#, "`metrics_prefix`"),
         (r#"{"role": "far", "metrics_prefix": ""}"#, "`metrics_prefix`"),
+        (
+            r#"{"role": "far", "limits": {"max_streams": 1, "max_streams": 1}}"#,
+            "`limits.max_streams`: appears twice",
+        ),
+        (r#"{"role": "far", "role": "far"}"#, "`role`: appears twice"),
+        (r#"{"role": "far", "limits": null}"#, "`limits`"),
+        (r#"{"role": "near", "tunnel": null}"#, "`tunnel`"),
+        (r#"{"role": "near", "tunnel": "a-b"}"#, "`tunnel`"),
+        (
+            r#"{"role": "far", "close_timeout_ms": 1e3}"#,
+            "`close_timeout_ms`: is no whole number",
+        ),
+        (
+            r#"{"role": "far", "close_timeout_ms": 18446744073709551615}"#,
+            "`close_timeout_ms`",
+        ),
+        (r#"{"role": "connection_manager", "tunnels": []}"#, "`tunnels`"),
+        (r#"["near"]"#, "no JSON object"),
         (r#"{"role": "far"} x"#, "trailing"),
     ] {
         let message = refused(json);

@@ -264,15 +264,43 @@ fn unknown_fields_are_refused_everywhere_and_named() {
         &["match", "surprise"],
         &["load", "surprise"],
         &["failures", "surprise"],
+        &["open", "surprise"],
     ] {
         let error = parse(&with(path, json!(1))).unwrap_err();
         assert!(error.to_string().contains("surprise"), "{error}");
-        let parent = &path[..path.len() - 1];
-        assert!(error.field.contains(&parent.join(".")), "{error}");
+        assert_eq!(error.field, format!("tunnels[0].{}", path.join(".")));
     }
     let mut config = minimal();
     config["surprise"] = json!(1);
-    assert!(parse(&config).unwrap_err().to_string().contains("surprise"));
+    assert_eq!(parse(&config).unwrap_err().field, "surprise");
+}
+
+#[test]
+fn each_field_of_a_rate_has_its_own_default() {
+    let config = parse(&with(&["open"], json!({"requests": 9}))).unwrap();
+    let open = Rate {
+        requests: 9,
+        within_ms: 1_000,
+    };
+    assert_eq!(config.tunnels[0].open, open);
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    for (json, field) in [
+        ("{}", "role"),
+        (r#"{"role": "connection_manager"}"#, "tunnels"),
+        (
+            r#"{"role": "connection_manager", "tunnels": [{}]}"#,
+            "tunnels[0].name",
+        ),
+        (
+            r#"{"role": "connection_manager", "tunnels": [{"name": "far"}]}"#,
+            "tunnels[0].probe.cluster",
+        ),
+    ] {
+        assert_eq!(Config::parse(json.as_bytes()).unwrap_err().field, field);
+    }
 }
 
 #[test]

@@ -1,169 +1,13 @@
-//! The connection manager's configuration: JSON as given ([`RawConfig`]) and as used ([`Config`]).
-
-use serde::Deserialize;
+//! The connection manager's configuration.
 
 use super::Subject;
-use crate::config::ConfigError;
+use crate::config_reader::{ConfigError, Fields, Form, METRIC_NAME};
 
 /// Most tunnels that one connection manager may serve.
 pub const MAX_TUNNELS: usize = 64;
 
-/// Most authorities, and most path prefixes, that a tunnel may name: they are compared one by one.
-pub const MAX_PATTERNS: usize = 256;
-
-/// The configuration as JSON holds it. Unknown fields are refused.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RawConfig {
-    /// Read before, to choose between this and the converter's configuration.
-    #[serde(rename = "role")]
-    _role: String,
-    tunnels: Vec<RawTunnel>,
-    #[serde(default = "default_decision_header")]
-    decision_header: String,
-    debug_response_header: Option<String>,
-    #[serde(default = "default_metrics_prefix")]
-    metrics_prefix: String,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawTunnel {
-    name: String,
-    #[serde(default)]
-    mode: Mode,
-    #[serde(default, rename = "match")]
-    matcher: RawMatch,
-    probe: RawProbe,
-    #[serde(default = "default_open")]
-    open: Rate,
-    #[serde(default = "default_close")]
-    close: Rate,
-    #[serde(default)]
-    load: RawLoad,
-    #[serde(default)]
-    failures: RawFailures,
-    #[serde(default = "default_no_converter_ttl_ms")]
-    no_converter_ttl_ms: u32,
-    #[serde(default = "default_jitter_percent")]
-    jitter_percent: u32,
-    #[serde(default)]
-    eager: bool,
-    #[serde(default = "default_max_wait_ms")]
-    max_wait_ms: u32,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawMatch {
-    authorities: Vec<String>,
-    path_prefixes: Vec<String>,
-    route_metadata: bool,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawProbe {
-    cluster: String,
-    #[serde(default = "default_probe_authority")]
-    authority: String,
-    #[serde(default = "default_probe_path")]
-    path: String,
-    #[serde(default = "default_probe_interval_ms")]
-    interval_ms: u32,
-    #[serde(default = "default_probe_timeout_ms")]
-    timeout_ms: u32,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawLoad {
-    max_in_flight: u32,
-    max_round_trip_ms: Option<u32>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawFailures {
-    consecutive: u32,
-    base_backoff_ms: u32,
-    max_backoff_ms: u32,
-    stable_ms: u32,
-}
-
-fn default_decision_header() -> String {
-    "x-wsferry-way".to_owned()
-}
-
-fn default_metrics_prefix() -> String {
-    "wsferry".to_owned()
-}
-
-fn default_probe_authority() -> String {
-    "wsferry.internal".to_owned()
-}
-
-fn default_probe_path() -> String {
-    "/wsferry/probe".to_owned()
-}
-
-const fn default_open() -> Rate {
-    Rate {
-        requests: 5,
-        within_ms: 1_000,
-    }
-}
-
-const fn default_close() -> Rate {
-    Rate {
-        requests: 1,
-        within_ms: 60_000,
-    }
-}
-
-const fn default_probe_interval_ms() -> u32 {
-    5_000
-}
-
-const fn default_probe_timeout_ms() -> u32 {
-    1_000
-}
-
-const fn default_no_converter_ttl_ms() -> u32 {
-    300_000
-}
-
-const fn default_jitter_percent() -> u32 {
-    20
-}
-
-const fn default_max_wait_ms() -> u32 {
-    5_000
-}
-
-impl Default for RawLoad {
-    fn default() -> Self {
-        Self {
-            max_in_flight: 1_000,
-            max_round_trip_ms: None,
-        }
-    }
-}
-
-impl Default for RawFailures {
-    fn default() -> Self {
-        Self {
-            consecutive: 3,
-            base_backoff_ms: 500,
-            max_backoff_ms: 30_000,
-            stable_ms: 10_000,
-        }
-    }
-}
-
 /// What a tunnel's requests may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
     /// The WebSocket alone. A request waits for the first one, up to [`TunnelConfig::max_wait_ms`],
     /// and is refused after that.
@@ -176,8 +20,7 @@ pub enum Mode {
 }
 
 /// So many requests in so much time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     /// 1 to 10,000.
     pub requests: u32,
@@ -300,195 +143,174 @@ pub struct Config {
     pub metrics_prefix: String,
 }
 
+/// Name of a tunnel, part of its metrics' names.
+pub const TUNNEL_NAME: Form = Form {
+    name: "letters, digits and `_`, at most 64",
+    holds: |text| (METRIC_NAME.holds)(text) && text.len() <= 64,
+};
+
+/// Name of a header field that the filter sets itself.
+const HEADER_NAME: Form = Form {
+    name: "lower-case letters, digits, `-` and `_`",
+    holds: |text| {
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+    },
+};
+
+const CLUSTER: Form = Form {
+    name: "the name of a cluster",
+    holds: |text| !text.is_empty(),
+};
+
+const AUTHORITY: Form = Form {
+    name: "an authority",
+    holds: |text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic()),
+};
+
+const PATH: Form = Form {
+    name: "a path",
+    holds: |text| text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic()),
+};
+
+const PATH_PREFIX: Form = Form {
+    name: "the beginning of a path",
+    holds: |text| text.starts_with('/'),
+};
+
+const AUTHORITY_PATTERN: Form = Form {
+    name: "an authority or `*.` and a domain",
+    holds: |text| AuthorityPattern::parse(text).is_some(),
+};
+
 impl Config {
     /// Reads and validates.
     ///
     /// # Errors
     /// Names the field.
     pub fn parse(json: &[u8]) -> Result<Self, ConfigError> {
-        let mut deserializer = serde_json::Deserializer::from_slice(json);
-        let raw: RawConfig =
-            serde_path_to_error::deserialize(&mut deserializer).map_err(|error| ConfigError {
-                field: match error.path().to_string() {
-                    path if path == "." => String::new(),
-                    path => path,
-                },
-                reason: error.inner().to_string(),
-            })?;
-        deserializer
-            .end()
-            .map_err(|error| refuse("", error.to_string()))?;
-        Self::try_from(raw)
+        Fields::read(json, |plugin| {
+            plugin
+                .choice("role", &[("connection_manager", ())])?
+                .ok_or_else(|| plugin.missing("role"))?;
+            Self::take(plugin)
+        })
     }
-}
 
-impl TryFrom<RawConfig> for Config {
-    type Error = ConfigError;
-
-    fn try_from(raw: RawConfig) -> Result<Self, ConfigError> {
-        if raw.tunnels.is_empty() || raw.tunnels.len() > MAX_TUNNELS {
-            return Err(refuse(
-                "tunnels",
-                format!("{} is not between 1 and {MAX_TUNNELS}", raw.tunnels.len()),
-            ));
-        }
-        header_name("decision_header", &raw.decision_header)?;
-        if let Some(name) = &raw.debug_response_header {
-            header_name("debug_response_header", name)?;
-        }
-        metric_name("metrics_prefix", &raw.metrics_prefix)?;
-        let mut tunnels: Vec<TunnelConfig> = Vec::with_capacity(raw.tunnels.len());
-        for (index, raw) in raw.tunnels.into_iter().enumerate() {
-            let at = format!("tunnels[{index}].");
-            if tunnels.iter().any(|tunnel| tunnel.name == raw.name) {
-                return Err(refuse(
-                    &format!("{at}name"),
-                    format!("{:?} is taken by another tunnel", raw.name),
-                ));
+    /// All but the `role`, which the caller has taken.
+    pub(crate) fn take(plugin: &mut Fields) -> Result<Self, ConfigError> {
+        let mut names = Vec::new();
+        let tunnels = plugin.objects("tunnels", 1..=MAX_TUNNELS, |tunnel| {
+            let taken = TunnelConfig::take(tunnel)?;
+            if names.contains(&taken.name) {
+                return Err(tunnel.refuse("name", "is taken by another tunnel"));
             }
-            tunnels.push(raw.validate(&at)?);
-        }
+            names.push(taken.name.clone());
+            Ok(taken)
+        })?;
         Ok(Self {
             tunnels,
-            decision_header: raw.decision_header,
-            debug_response_header: raw.debug_response_header,
-            metrics_prefix: raw.metrics_prefix,
+            decision_header: plugin.text("decision_header", HEADER_NAME, "x-wsferry-way")?,
+            debug_response_header: plugin.optional_text("debug_response_header", HEADER_NAME)?,
+            metrics_prefix: plugin.text("metrics_prefix", METRIC_NAME, "wsferry")?,
         })
     }
 }
 
-impl RawTunnel {
-    fn validate(self, at: &str) -> Result<TunnelConfig, ConfigError> {
-        let at = |field: &str| format!("{at}{field}");
-        metric_name(&at("name"), &self.name)?;
-        if self.name.len() > 64 {
-            return Err(refuse(&at("name"), "longer than 64 bytes".to_owned()));
-        }
-        rate(&at("open"), self.open)?;
-        rate(&at("close"), self.close)?;
-        if product(self.close.requests, self.open.within_ms)
-            >= product(self.open.requests, self.close.within_ms)
-        {
-            return Err(refuse(
-                &at("close"),
-                "is no lower rate than `open`: the tunnel would be opened and let go in turns".to_owned(),
+impl TunnelConfig {
+    fn take(tunnel: &mut Fields) -> Result<Self, ConfigError> {
+        let modes = [
+            ("always", Mode::Always),
+            ("adaptive", Mode::Adaptive),
+            ("never", Mode::Never),
+        ];
+        let name = tunnel.required_text("name", TUNNEL_NAME)?;
+        let config = Self {
+            mode: tunnel.choice("mode", &modes)?.unwrap_or_default(),
+            matcher: tunnel.object("match", |matcher| Matcher::take(matcher, &name))?,
+            name,
+            probe: tunnel.object("probe", Probe::take)?,
+            open: tunnel.object("open", |open| Rate::take(open, 5, 1_000))?,
+            close: tunnel.object("close", |close| Rate::take(close, 1, 60_000))?,
+            load: tunnel.object("load", Load::take)?,
+            failures: tunnel.object("failures", Failures::take)?,
+            no_converter_ttl_ms: tunnel.number("no_converter_ttl_ms", 1_000..=86_400_000, 300_000)?,
+            jitter_percent: tunnel.number("jitter_percent", 0..=90, 20)?,
+            eager: tunnel.flag("eager")?,
+            max_wait_ms: tunnel.number("max_wait_ms", 0..=60_000, 5_000)?,
+        };
+        if !config.close.is_lower_than(config.open) {
+            return Err(tunnel.refuse(
+                "close",
+                "is no lower rate than `open`: the tunnel would be opened and let go in turns",
             ));
         }
-        within(&at("load.max_in_flight"), self.load.max_in_flight, 1, 65_535)?;
-        if let Some(value) = self.load.max_round_trip_ms {
-            within(&at("load.max_round_trip_ms"), value, 1, 60_000)?;
+        if config.eager && config.mode == Mode::Never {
+            return Err(tunnel.refuse("eager", "mode never opens nothing"));
         }
-        let failures = self.failures;
-        within(&at("failures.consecutive"), failures.consecutive, 1, 100)?;
-        within(
-            &at("failures.base_backoff_ms"),
-            failures.base_backoff_ms,
-            10,
-            60_000,
-        )?;
-        within(
-            &at("failures.max_backoff_ms"),
-            failures.max_backoff_ms,
-            failures.base_backoff_ms,
-            3_600_000,
-        )?;
-        within(&at("failures.stable_ms"), failures.stable_ms, 0, 3_600_000)?;
-        within(
-            &at("no_converter_ttl_ms"),
-            self.no_converter_ttl_ms,
-            1_000,
-            86_400_000,
-        )?;
-        within(&at("jitter_percent"), self.jitter_percent, 0, 90)?;
-        within(&at("max_wait_ms"), self.max_wait_ms, 0, 60_000)?;
-        if self.eager && self.mode == Mode::Never {
-            return Err(refuse(&at("eager"), "mode never opens nothing".to_owned()));
-        }
-        Ok(TunnelConfig {
-            matcher: self.matcher.validate(&at("match."), &self.name)?,
-            probe: self.probe.validate(&at("probe."))?,
-            name: self.name,
-            mode: self.mode,
-            open: self.open,
-            close: self.close,
-            load: Load {
-                max_in_flight: self.load.max_in_flight,
-                max_round_trip_ms: self.load.max_round_trip_ms,
-            },
-            failures: Failures {
-                consecutive: failures.consecutive,
-                base_backoff_ms: failures.base_backoff_ms,
-                max_backoff_ms: failures.max_backoff_ms,
-                stable_ms: failures.stable_ms,
-            },
-            no_converter_ttl_ms: self.no_converter_ttl_ms,
-            jitter_percent: self.jitter_percent,
-            eager: self.eager,
-            max_wait_ms: self.max_wait_ms,
+        Ok(config)
+    }
+}
+
+impl Rate {
+    fn take(rate: &mut Fields, requests: u32, within_ms: u32) -> Result<Self, ConfigError> {
+        Ok(Self {
+            requests: rate.number("requests", 1..=10_000, requests)?,
+            within_ms: rate.number("within_ms", 10..=3_600_000, within_ms)?,
+        })
+    }
+
+    fn is_lower_than(self, other: Self) -> bool {
+        let product = |left: u32, right: u32| u64::from(left).saturating_mul(u64::from(right));
+        product(self.requests, other.within_ms) < product(other.requests, self.within_ms)
+    }
+}
+
+impl Probe {
+    fn take(probe: &mut Fields) -> Result<Self, ConfigError> {
+        Ok(Self {
+            cluster: probe.required_text("cluster", CLUSTER)?,
+            authority: probe.text("authority", AUTHORITY, "wsferry.internal")?,
+            path: probe.text("path", PATH, "/wsferry/probe")?,
+            interval_ms: probe.number("interval_ms", 100..=3_600_000, 5_000)?,
+            timeout_ms: probe.number("timeout_ms", 10..=60_000, 1_000)?,
         })
     }
 }
 
-impl RawProbe {
-    fn validate(self, at: &str) -> Result<Probe, ConfigError> {
-        let at = |field: &str| format!("{at}{field}");
-        if self.cluster.is_empty() {
-            return Err(refuse(&at("cluster"), "is empty".to_owned()));
-        }
-        if self.authority.is_empty() || !self.authority.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(refuse(
-                &at("authority"),
-                format!("{:?} is no authority", self.authority),
-            ));
-        }
-        if !self.path.starts_with('/') || !self.path.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(refuse(&at("path"), format!("{:?} is no path", self.path)));
-        }
-        within(&at("interval_ms"), self.interval_ms, 100, 3_600_000)?;
-        within(&at("timeout_ms"), self.timeout_ms, 10, 60_000)?;
-        Ok(Probe {
-            cluster: self.cluster,
-            authority: self.authority,
-            path: self.path,
-            interval_ms: self.interval_ms,
-            timeout_ms: self.timeout_ms,
+impl Load {
+    fn take(load: &mut Fields) -> Result<Self, ConfigError> {
+        Ok(Self {
+            max_in_flight: load.number("max_in_flight", 1..=65_535, 1_000)?,
+            max_round_trip_ms: load.optional_number("max_round_trip_ms", 1..=60_000)?,
         })
     }
 }
 
-impl RawMatch {
-    fn validate(self, at: &str, tunnel: &str) -> Result<Matcher, ConfigError> {
-        let at = |field: &str| format!("{at}{field}");
-        for (field, list) in [
-            ("authorities", &self.authorities),
-            ("path_prefixes", &self.path_prefixes),
-        ] {
-            if list.len() > MAX_PATTERNS {
-                return Err(refuse(&at(field), format!("has more than {MAX_PATTERNS} items")));
-            }
-        }
-        let authorities = self
-            .authorities
-            .into_iter()
-            .map(|pattern| {
-                AuthorityPattern::parse(&pattern).ok_or_else(|| {
-                    refuse(
-                        &at("authorities"),
-                        format!("{pattern:?} is neither an authority nor `*.` and a domain"),
-                    )
-                })
-            })
-            .collect::<Result<_, _>>()?;
-        if let Some(prefix) = self.path_prefixes.iter().find(|prefix| !prefix.starts_with('/')) {
-            return Err(refuse(
-                &at("path_prefixes"),
-                format!("{prefix:?} does not begin with `/`"),
-            ));
-        }
-        Ok(Matcher {
-            authorities,
-            path_prefixes: self.path_prefixes,
-            route_tunnel: self.route_metadata.then(|| tunnel.to_owned()),
+impl Failures {
+    fn take(failures: &mut Fields) -> Result<Self, ConfigError> {
+        let base_backoff_ms = failures.number("base_backoff_ms", 10..=60_000, 500)?;
+        Ok(Self {
+            consecutive: failures.number("consecutive", 1..=100, 3)?,
+            base_backoff_ms,
+            max_backoff_ms: failures.number("max_backoff_ms", base_backoff_ms..=3_600_000, 30_000)?,
+            stable_ms: failures.number("stable_ms", 0..=3_600_000, 10_000)?,
+        })
+    }
+}
+
+impl Matcher {
+    fn take(matcher: &mut Fields, tunnel: &str) -> Result<Self, ConfigError> {
+        let authorities = matcher.texts("authorities", AUTHORITY_PATTERN)?;
+        Ok(Self {
+            authorities: authorities
+                .iter()
+                .filter_map(|text| AuthorityPattern::parse(text))
+                .collect(),
+            path_prefixes: matcher.texts("path_prefixes", PATH_PREFIX)?,
+            route_tunnel: matcher.flag("route_metadata")?.then(|| tunnel.to_owned()),
         })
     }
 }
@@ -557,55 +379,5 @@ impl Matcher {
     /// Whether it looks at the metadata of the request's route.
     pub fn needs_route_metadata(&self) -> bool {
         self.route_tunnel.is_some()
-    }
-}
-
-fn refuse(field: &str, reason: String) -> ConfigError {
-    ConfigError {
-        field: field.to_owned(),
-        reason,
-    }
-}
-
-fn within(field: &str, value: u32, least: u32, most: u32) -> Result<(), ConfigError> {
-    if (least..=most).contains(&value) {
-        Ok(())
-    } else {
-        Err(refuse(
-            field,
-            format!("{value} is not between {least} and {most}"),
-        ))
-    }
-}
-
-fn rate(field: &str, rate: Rate) -> Result<(), ConfigError> {
-    within(&format!("{field}.requests"), rate.requests, 1, 10_000)?;
-    within(&format!("{field}.within_ms"), rate.within_ms, 10, 3_600_000)
-}
-
-fn product(left: u32, right: u32) -> u64 {
-    u64::from(left).saturating_mul(u64::from(right))
-}
-
-fn header_name(field: &str, name: &str) -> Result<(), ConfigError> {
-    if !name.is_empty()
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
-    {
-        Ok(())
-    } else {
-        Err(refuse(
-            field,
-            format!("{name:?} is not lower-case letters, digits, `-` and `_`"),
-        ))
-    }
-}
-
-fn metric_name(field: &str, name: &str) -> Result<(), ConfigError> {
-    if !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-        Ok(())
-    } else {
-        Err(refuse(field, format!("{name:?} is not letters, digits and `_`")))
     }
 }
