@@ -98,7 +98,7 @@ fn credentials_never_enter() {
         "x-api-key",
     ];
     for name in names {
-        let secret = format!("secret-of-{name}");
+        let secret = format!("secret of {name}");
         for _ in 0..20 {
             let bytes = pair.field(name, &secret, false);
             assert!(

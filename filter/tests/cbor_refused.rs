@@ -191,6 +191,24 @@ fn forms() {
             MessageForm,
         );
     }
+    // Packed values: pieces are text or bytes, and none of it enters.
+    for value in [
+        bytes(b"abc"),
+        "abc".into(),
+        Value::Array(vec![1.into()]),
+        Value::Array(vec![bytes(b"abc"), Value::Bool(true)]),
+    ] {
+        let value = Value::Tag(21, Box::new(value));
+        refused(Ok(trailers(vec!["a".into(), value])), MessageForm);
+    }
+    let entered = Value::Array(vec![Value::Tag(21, Box::new(Value::Array(Vec::new())))]);
+    // Arrays and tags nest too deep for it.
+    refused(Ok(trailers(vec!["a".into(), entered])), CborMalformed);
+    let line_end = Value::Tag(21, Box::new(Value::Array(vec!["a\nb".into()])));
+    refused(Ok(trailers(vec!["a".into(), line_end])), InvalidField);
+    // Four characters for three bytes: what is below the limit on the wire is above it in the header list.
+    let long = Value::Tag(21, Box::new(Value::Array(vec![bytes(&[0; 80 * 1024])])));
+    refused(Ok(trailers(vec!["a".into(), long])), HeaderListTooBig);
     // Text that isn't UTF-8; ciborium won't write that.
     let bad_text = [0x83, 3, 0, 0x82, 0x61, b'a', 0x62, 0xc3, 0x28];
     assert_eq!(decode_all(&mut decoder(), &bad_text), Err(MessageForm));

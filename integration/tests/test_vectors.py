@@ -3,6 +3,7 @@ says enough, and the vectors are right for others too."""
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
@@ -55,7 +56,7 @@ def uint(item: object, most: int = 2**64 - 1) -> int:
 def items_of(payload: bytes) -> list:
     """§3: the CBOR sequence of a WebSocket message."""
     stream = io.BytesIO(payload)
-    keep = {tag: (lambda value, _immutable, tag=tag: CBORTag(tag, value)) for tag in (0, 1, 2, 3, 4, 5, 37)}
+    keep = {tag: (lambda value, _immutable, tag=tag: CBORTag(tag, value)) for tag in (0, 1, 2, 3, 4, 5, 21, 37)}
     decoder = cbor2.CBORDecoder(
         stream, semantic_decoders=keep, max_depth=16, allow_indefinite=False, allow_duplicate_keys=False, read_size=1
     )
@@ -164,12 +165,14 @@ class HeaderList:
             enters = isinstance(item, str) or (isinstance(item, (list, tuple)) and len(item) == 1)
             if isinstance(item, (str, bytes)):
                 value = item.encode() if isinstance(item, str) else item
+            elif is_packed(item):
+                value = packed(item.value)
             else:
                 value = typed(item[0] if enters else item)
             self.counted(name, value)
             if enters:
                 self.tables.enter(name, value)
-            fields.append((name, value, isinstance(item, bytes)))
+            fields.append((name, value, isinstance(item, bytes) or is_packed(item)))
         return fields
 
     def name(self, item: object) -> bytes:
@@ -187,6 +190,19 @@ class HeaderList:
 def token(value: bytes) -> bytes:
     need(TOKEN.fullmatch(value), "invalid_field")
     return value
+
+
+def is_packed(item: object) -> bool:
+    return isinstance(item, CBORTag) and item.tag == 21
+
+
+def packed(pieces: object) -> bytes:
+    need(isinstance(pieces, (list, tuple)))
+    need(all(isinstance(piece, (str, bytes)) for piece in pieces))
+    encode = base64.urlsafe_b64encode
+    return b"".join(
+        piece.encode() if isinstance(piece, str) else encode(piece).rstrip(b"=") for piece in pieces
+    )
 
 
 def typed(item: object) -> bytes:

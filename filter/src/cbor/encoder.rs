@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::field_table::Entry;
 use super::insertion::{Balance, Entries, Names, Seen, hash, may_be_entry};
 use super::item::{length, major, write_bool, write_head, write_null, write_string};
+use super::packed;
 use super::typed::Typed;
 use super::{AUTHORITY, METHODS, PATH, SCHEMES, is_hop_setting, message_type};
 use crate::config::FieldPolicy;
@@ -226,7 +227,7 @@ impl Encoder {
         let entry = Entry { name, value };
         if !may_enter || (sensitive && !self.policy.may_enter_if_sensitive(name)) {
             self.name(name, name_hash, known, may_enter, out);
-            write_string(out, major::BYTES, value);
+            packed::write(value, out);
             return 2;
         }
         let hash = hash(&[name, value]);
@@ -256,7 +257,7 @@ impl Encoder {
             }
             (Some(typed), false) => typed.write(out),
             (None, true) => write_string(out, major::TEXT, value),
-            (None, false) => write_string(out, major::BYTES, value),
+            (None, false) => packed::write(value, out),
         }
         2
     }

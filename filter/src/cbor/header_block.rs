@@ -2,6 +2,7 @@
 
 use super::field_table::{Entry, FieldTable, NameTable};
 use super::item::{Item, Items};
+use super::packed;
 use super::typed::Typed;
 use super::{AUTHORITY, METHODS, PATH, SCHEMES};
 use crate::config::Limits;
@@ -15,6 +16,8 @@ pub(super) struct HeaderBlock {
     budget: Budget,
     pseudo: Pseudo,
     fields: Fields,
+    /// The packed value that was read last; its room stays, as that of `fields` does.
+    packed: Vec<u8>,
 }
 
 impl HeaderBlock {
@@ -25,6 +28,7 @@ impl HeaderBlock {
             budget: Budget::new(limits),
             pseudo: Pseudo::default(),
             fields: Fields::new(),
+            packed: Vec::new(),
         }
     }
 
@@ -211,6 +215,7 @@ impl HeaderBlock {
             names,
             budget,
             fields,
+            packed,
             ..
         } = self;
         let name = match name {
@@ -233,6 +238,10 @@ impl HeaderBlock {
         let (value, enters, sensitive) = match items.item()? {
             Item::Text(value) => (value, true, false),
             Item::Bytes(value) => (value, false, true),
+            Item::Tag(packed::TAG_BASE64URL) => {
+                packed::read(items, packed, budget.bytes)?;
+                (packed.as_slice(), false, true)
+            }
             Item::Array(1) => {
                 let first = items.item()?;
                 text = Typed::read(first, items)?.format()?;

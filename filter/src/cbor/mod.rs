@@ -5,8 +5,8 @@
 //! CBOR ◄─ encoder (message forms) ◄─ insertion (what enters the tables) ◄──── message
 //! ```
 //!
-//! Both use `field_table` (entries and learned names), `typed` (integers, dates, UUIDs) and `item` (CBOR
-//! itself).
+//! Both use `field_table` (entries and learned names), `typed` (integers, dates, UUIDs), `packed` (base64url) and
+//! `item` (CBOR itself).
 
 mod decoder;
 mod encoder;
@@ -14,6 +14,7 @@ mod field_table;
 mod header_block;
 mod insertion;
 mod item;
+mod packed;
 mod scanner;
 mod typed;
 

@@ -428,6 +428,7 @@ impl Model {
             let (value, enters, sensitive) = match items.next().expect("a value") {
                 Value::Text(text) => (text.clone().into_bytes(), true, false),
                 Value::Bytes(bytes) => (bytes.clone(), false, true),
+                Value::Tag(21, pieces) => (packed(pieces), false, true),
                 Value::Array(items) if items.len() == 1 => (typed(&items[0]), true, false),
                 value => (typed(value), false, false),
             };
@@ -472,6 +473,16 @@ impl Model {
             self.evicted += 1;
         }
     }
+}
+
+/// Pieces of base64url, with another implementation of it than the product's.
+fn packed(pieces: &Value) -> Vec<u8> {
+    let pieces = pieces.as_array().unwrap().iter().map(|piece| match piece {
+        Value::Text(text) => text.clone(),
+        Value::Bytes(bytes) => data_encoding::BASE64URL_NOPAD.encode(bytes),
+        other => panic!("unexpected {other:?}"),
+    });
+    pieces.collect::<String>().into_bytes()
 }
 
 fn typed(value: &Value) -> Vec<u8> {
