@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from load import CountingOrigin, Load
-from pair import ROOT, Pair, connection_manager, endpoint, set_port, walk
+from pair import ROOT, Envoy, Pair, connection_manager, endpoint, listener, set_port, walk
 
 PATIENCE = 15.0  # seconds that a state may take to be reached
 
@@ -63,6 +63,35 @@ def tunnel_by_route(near: dict, name: str, prefix: str, far_port: int) -> None:
     config["tunnels"].append(copy.deepcopy(config["tunnels"][0]))
     config["tunnels"][1].update(name=name, probe={**config["tunnels"][0]["probe"], "cluster": others["tunnel"]})
     place["value"] = json.dumps(config)
+
+
+class ListenerFile:
+    """Listeners that Envoy takes from a file, so that they can be updated while it runs."""
+
+    def __init__(self, envoy: Envoy, names: list[str]):
+        self.listeners = [listener(envoy.config, name) for name in names]
+        for one in self.listeners:
+            envoy.config["static_resources"]["listeners"].remove(one)
+        directory = envoy.directory / "listeners"
+        directory.mkdir(parents=True)
+        self.file = directory / "listeners.json"
+        source = {"path": str(self.file), "watched_directory": {"path": str(directory)}}
+        # Envoy wants a name for itself where it takes resources.
+        envoy.config["node"] = {"id": envoy.name, "cluster": envoy.name}
+        envoy.config["dynamic_resources"] = {"lds_config": {"path_config_source": source}}
+        self.write()
+
+    def write(self) -> None:
+        type_url = "type.googleapis.com/envoy.config.listener.v3.Listener"
+        new = self.file.with_suffix(".new")
+        new.write_text(json.dumps({"resources": [{"@type": type_url, **one} for one in self.listeners]}))
+        new.rename(self.file)
+
+    def update(self) -> None:
+        """Has Envoy replace the listeners by new ones, and drain the old ones."""
+        for one in self.listeners:
+            one["listener_filters_timeout"] = "20s"
+        self.write()
 
 
 def is_live(envoy) -> bool:

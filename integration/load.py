@@ -8,18 +8,45 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
+import hashlib
 import time
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 
 DEADLINE = 15.0  # seconds that a request may take before it counts as lost
 
 
+def digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+async def read_body(reader: asyncio.StreamReader, lines: dict[str, str]) -> bytes:
+    """All of it; raises IncompleteReadError where it is cut off."""
+    if lines.get("transfer-encoding") != "chunked":
+        return await reader.readexactly(int(lines.get("content-length", 0)))
+    body = bytearray()
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        body += (await reader.readexactly(size + 2))[:-2]
+    await reader.readexactly(2)
+    return bytes(body)
+
+
+async def read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
+    """Status and header of a response, once its body has come."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    lines = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
+    await read_body(reader, lines)
+    return int(head.split(" ", 2)[1]), lines
+
+
 class CountingOrigin:
-    """Answers every request at once with 200, and counts requests by method and by the id in their path."""
+    """Answers every request with 200 once it has all of it, and counts requests by method and by the id in their path."""
 
     def __init__(self, delay: float = 0.0):
         self.delay = delay
         self.executed: collections.Counter[tuple[str, str]] = collections.Counter()
+        self.digests: dict[tuple[str, str], str] = {}
         self.handshakes: list[float] = []
         self.last_head = ""
         self._server: asyncio.Server | None = None
@@ -49,7 +76,7 @@ class CountingOrigin:
                     self.handshakes.append(time.monotonic())
                 else:
                     self.last_head = head
-                await reader.readexactly(int(lines.get("content-length", 0)))
+                self.digests[method, path] = digest(await read_body(reader, lines))
                 self.executed[method, path] += 1
                 if self.delay:
                     await asyncio.sleep(self.delay)
@@ -105,9 +132,16 @@ class Load:
 
     async def request(self, method: str, path: str, fields: str = "") -> Answer:
         """`fields` are further lines of the header."""
+        return await self._answer(method, path, self._exchange(method, path, fields))
+
+    async def upload(self, path: str, pieces: Sequence[bytes], pause: float | None = None) -> Answer:
+        """POSTs the pieces over a connection of its own: with their length, or chunked with a pause after each."""
+        return await self._answer("POST", path, self._upload(path, pieces, pause))
+
+    async def _answer(self, method: str, path: str, exchange: Coroutine) -> Answer:
         started = time.monotonic()
         try:
-            status, decision = await asyncio.wait_for(self._exchange(method, path, fields), DEADLINE)
+            status, decision = await asyncio.wait_for(exchange, DEADLINE)
         except (TimeoutError, ConnectionError, asyncio.IncompleteReadError):
             status, decision = 0, ""
         answer = Answer(method, path, status, started, time.monotonic() - started, decision)
@@ -121,16 +155,38 @@ class Load:
             body = b"x" * 100 if method == "POST" else b""
             length = f"content-length: {len(body)}\r\n" if method == "POST" else ""
             writer.write(f"{method} {path} HTTP/1.1\r\nhost: app.example\r\n{fields}{length}\r\n".encode() + body)
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            lines = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
-            await reader.readexactly(int(lines.get("content-length", 0)))
+            status, lines = await read_answer(reader)
             reusable = lines.get("connection") != "close"
-            return int(head.split(" ", 2)[1]), lines.get("x-decision", "")
+            return status, lines.get("x-decision", "")
         finally:
             if reusable:
                 self._idle.append((reader, writer))
             else:
                 writer.close()
+
+    async def _upload(self, path: str, pieces: Sequence[bytes], pause: float | None) -> tuple[int, str]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        length = sum(map(len, pieces))
+        framing = f"content-length: {length}" if pause is None else "transfer-encoding: chunked"
+
+        async def send() -> None:
+            # Who answers early may stop reading.
+            with contextlib.suppress(ConnectionError):
+                writer.write(f"POST {path} HTTP/1.1\r\nhost: app.example\r\n{framing}\r\n\r\n".encode())
+                for piece in pieces:
+                    writer.write(piece if pause is None else b"%x\r\n%b\r\n" % (len(piece), piece))
+                    await writer.drain()
+                    await asyncio.sleep(pause or 0)
+                if pause is not None:
+                    writer.write(b"0\r\n\r\n")
+
+        sending = asyncio.create_task(send())
+        try:
+            status, lines = await read_answer(reader)
+            return status, lines.get("x-decision", "")
+        finally:
+            sending.cancel()
+            writer.close()
 
     def close(self) -> None:
         for _, writer in self._idle:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from adaptive import Adaptive
 from endpoints.http1 import Http1Client, Http1Origin
 from endpoints.http2 import Http2Client, Http2Origin
 from origins.process import nginx, python_origin
@@ -133,3 +134,20 @@ def pair(new_pair, origin):
         return pairs[kind, baseline]
 
     return get
+
+
+@pytest.fixture
+def adaptive(new_pair, loop):
+    """Pairs with the connection manager, `adaptive(**options)`."""
+    made: list[Adaptive] = []
+
+    def make(**options) -> Adaptive:
+        made.append(Adaptive(new_pair, loop, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.load.close()
+        one.pair.stop()
+        one.pair.near.process = one.pair.far.process = None
+        loop(one.origin.close())

@@ -210,11 +210,11 @@ impl State {
         }
     }
 
-    /// Hands counts over once a second, and sets the timer for what comes next.
+    /// Hands a worker's counts over once a second, and sets the timer for what comes next.
     fn arm(&mut self) {
         let now = self.now();
         let mut wake = self.manager.wake();
-        if !self.manager.counts().is_empty() || self.metrics.is_dirty() {
+        if self.is_worker && (!self.manager.counts().is_empty() || self.metrics.is_dirty()) {
             let flush = self.flushed.after(FLUSH_MS);
             if now >= flush {
                 self.metrics.flush(self.manager.counts());

@@ -1,0 +1,205 @@
+"""The connection manager in real Envoys: far ends that die, drain, hang and refuse, and that no request is lost or done twice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import time
+
+import pytest
+
+from adaptive import PATIENCE, ListenerFile, ways
+from load import digest
+from pair import connection_manager, walk
+
+
+def test_far_envoy_killed_again_and_again_under_load(loop, adaptive):
+    one = adaptive(failures={"max_backoff_ms": 1000})
+    one.pair.far.expected_to_be_dead = True
+
+    async def kill() -> None:
+        for _ in range(3):
+            await asyncio.sleep(1)
+            await asyncio.to_thread(one.pair.far.kill)
+            await asyncio.sleep(3)
+            one.pair.far.start()
+            await asyncio.sleep(2)
+
+    async def run():
+        await one.until("websocket up")
+        killing = asyncio.create_task(kill())
+        answers = await one.load.run(20)
+        await killing
+        return answers
+
+    answers = loop(run(), 60)
+    one.check(answers, posts_may_fail=True)
+    seen = ways(answers)
+    assert seen["websocket up"] > 300 and seen["http backoff"] > 300, seen
+    failed = sum(answer.status != 200 for answer in answers)
+    assert failed < 30, "no more than were under way"
+    one.pair.far.expected_to_be_dead = False
+
+
+@pytest.mark.parametrize("drain", ["/drain_listeners", "/drain_listeners?graceful"])
+def test_far_envoy_drained_under_load(loop, adaptive, drain):
+    one = adaptive()
+
+    async def run():
+        await one.until("websocket up")
+        loading = asyncio.create_task(one.load.run(4))
+        await asyncio.sleep(1)
+        await asyncio.to_thread(one.pair.far.admin, drain, "POST")
+        return await loading
+
+    one.check(loop(run(), 30))
+
+
+def test_a_far_end_that_goes_silent(loop, adaptive):
+    """Stopped, not dead: nothing is refused, nothing is answered."""
+    probe = {"cluster": "tunnel", "interval_ms": 500, "timeout_ms": 300}
+    one = adaptive(probe=probe)
+
+    async def run():
+        await one.until("websocket up")
+        process = one.pair.far.process
+        loading = asyncio.create_task(one.load.run(3))
+        await asyncio.sleep(0.5)
+        os.kill(process.pid, signal.SIGSTOP)
+        stopped = time.monotonic()
+        try:
+            answers = await loading
+        finally:
+            os.kill(process.pid, signal.SIGCONT)
+        late = [answer for answer in answers if answer.started > stopped + 0.5 + 0.3 + 0.2]
+        assert late and all(answer.decision.startswith("http ") for answer in late), ways(late)
+        assert all(answer.status == 200 and answer.seconds < 1 for answer in late)
+        one.check(answers, posts_may_fail=True)
+
+    loop(run(), 60)
+
+
+@pytest.mark.parametrize("what", ["accepts and says nothing", "never completes the handshake"])
+def test_a_target_that_hangs(loop, adaptive, what):
+    one = adaptive()
+    one.pair.far.expected_to_be_dead = True
+
+    async def hang(reader, writer):
+        if what == "never completes the handshake":
+            writer.write(b"HTTP/1.1 101 Switching Protocols\r\n")
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+            await asyncio.sleep(PATIENCE)
+
+    async def run():
+        await asyncio.to_thread(one.pair.far.stop)
+        server = await asyncio.start_server(hang, "127.0.0.1", one.pair.far_port)
+        answers = await one.load.run(4)
+        server.close()
+        return answers
+
+    answers = loop(run(), 30)
+    one.check(answers)
+    assert all(way.startswith("http ") for way in ways(answers)), ways(answers)
+    assert max(answer.seconds for answer in answers) < 0.5
+    one.pair.far.process = None
+
+
+@pytest.mark.parametrize("listeners", [["far"], ["inner"], ["far", "inner"]], ids="-".join)
+def test_far_envoy_drained_by_a_listener_update_under_load(loop, adaptive, listeners):
+    """Listener "inner" tells of its end, and "far" can't: WebSockets through it have to be renewed in the meantime."""
+    files = []
+
+    def prepare(pair):
+        inner = connection_manager(pair.far.config, "inner")
+        assert inner["common_http_protocol_options"]["max_connection_duration"] == "480s", "and Envoy's drain time is 600 s"
+        inner["common_http_protocol_options"]["max_connection_duration"] = "2s"
+        inner["drain_timeout"] = "0.5s"
+        pair.far.arguments += ["--drain-time-s", "4"]
+        files.append(ListenerFile(pair.far, listeners))
+
+    # About forty requests are under way at any time.
+    one = adaptive(delay=0.2, prepare=prepare)
+
+    def websockets() -> int:
+        return one.pair.far.stats()["wasmcustom.wsferry_websockets_opened"]
+
+    async def run():
+        await one.until("websocket up")
+        loading = asyncio.create_task(one.load.run(7))
+        await asyncio.sleep(1)
+        files[0].update()
+        return await loading
+
+    answers = loop(run(), 30)
+    stats = one.pair.far.stats()
+    assert stats["listener_manager.listener_modified"] == len(listeners)
+    assert stats["listener_manager.total_listeners_draining"] == 0, "it is over"
+    one.check(answers)
+    one.wait(lambda: websockets() > 1)
+
+
+@pytest.mark.parametrize("pause", [None, 0.01], ids=["large", "streamed"])
+def test_uploads_while_the_far_envoy_is_killed(loop, adaptive, pause):
+    """Each is executed as it was sent or answered with an error; never twice, never cut short."""
+    one = adaptive(failures={"base_backoff_ms": 100, "max_backoff_ms": 200})
+    one.pair.far.expected_to_be_dead = True
+    # 8 MiB with its length, or 100 KB in pieces, which is less than an Envoy keeps for another attempt.
+    pieces = [os.urandom(1 << 17)] * 64 if pause is None else [os.urandom(1000)] * 100
+    expected = digest(b"".join(pieces))
+
+    async def uploads(name: str, end: float) -> None:
+        number = 0
+        while time.monotonic() < end:
+            await one.load.upload(f"/{name}-{number}", pieces, pause)
+            number += 1
+
+    async def run():
+        await one.until("websocket up")
+        first = len(one.load.answers)
+        end = time.monotonic() + 6
+        loading = asyncio.gather(*(uploads(f"{client}", end) for client in range(4)))
+        for _ in range(2):
+            await asyncio.sleep(1.5)
+            await asyncio.to_thread(one.pair.far.kill)
+            await asyncio.sleep(0.5)
+            one.pair.far.start()
+        await loading
+        return one.load.answers[first:]
+
+    answers = loop(run(), 60)
+    one.check(answers, posts_may_fail=True)
+    assert {answer.decision.split()[0] for answer in answers if answer.status == 200} == {"websocket", "http"}
+    for answer in answers:
+        if executed := one.origin.digests.get((answer.method, answer.path)):
+            assert executed == expected, answer
+    one.pair.far.expected_to_be_dead = False
+
+
+def test_streams_that_the_far_end_refuses_go_over_plain_http(loop, adaptive):
+    def prepare(pair):
+        def visit(mapping: dict) -> None:
+            if mapping.get("value") == '{"role": "far"}\n':
+                mapping["value"] = json.dumps({"role": "far", "limits": {"max_streams": 4}})
+
+        walk(pair.far.config, visit)
+
+    one = adaptive(delay=0.3, prepare=prepare, eager=True)
+
+    async def run():
+        await one.until("websocket up")
+        before = len(one.load.answers)
+        await asyncio.gather(
+            *(one.load.request(method, f"/{method}-{number}") for number in range(10) for method in ("GET", "POST"))
+        )
+        return one.load.answers[before:]
+
+    answers = loop(run(), 30)
+    one.check(answers)
+    assert {answer.status for answer in answers} == {200}
+    assert ways(answers) == {"websocket up": 20}, "the decision was made before anybody knew"
+    stats = one.pair.near.stats()
+    assert (stats["cluster.tunnel.http2.rx_reset"], stats["cluster.either.upstream_rq_retry_success"]) == (16, 16)
