@@ -7,6 +7,7 @@ import collections
 import copy
 import http.client
 import json
+import ssl
 import time
 from collections.abc import Callable
 
@@ -112,14 +113,21 @@ class Adaptive:
         *,
         delay: float = 0.005,
         concurrency: int = 1,
+        tls: bool = False,
         prepare: Callable[[Pair], None] = lambda pair: None,
         **changes,
     ):
         self.origin = CountingOrigin(delay)
         loop(self.origin.start())
         address = f"127.0.0.1:{self.origin.port}"
-        options = {"near_config": ROOT / "envoy/near-adaptive.yaml", "concurrency": concurrency}
+        near_config = ROOT / f"envoy/near-adaptive{'-tls' if tls else ''}.yaml"
+        options = {"near_config": near_config, "tls": tls, "concurrency": concurrency}
         self.pair: Pair = new_pair(address, start=False, **options)
+        if tls:
+            directory = ROOT / ".cache/tls"
+            self.certificate = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            self.certificate.load_cert_chain(directory / "app.pem", directory / "app.key")
+            set_port(endpoint(self.pair.near.config, "direct"), loop(self.origin.start(tls=self.certificate)))
         configure(self.pair, **changes)
         prepare(self.pair)
         # In a thread, because the origin shares its loop with the tests.

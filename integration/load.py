@@ -10,6 +10,7 @@ import asyncio
 import collections
 import contextlib
 import hashlib
+import ssl
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
@@ -49,18 +50,21 @@ class CountingOrigin:
         self.digests: dict[tuple[str, str], str] = {}
         self.handshakes: list[float] = []
         self.last_head = ""
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task] = set()
 
-    async def start(self, port: int = 0) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+    async def start(self, port: int = 0, tls: ssl.SSLContext | None = None) -> int:
+        """Listens on this port, or a free one, beside those that it listens on already; the result is the port."""
+        self._servers.append(await asyncio.start_server(self._serve, "127.0.0.1", port, ssl=tls))
+        return self._servers[-1].sockets[0].getsockname()[1]
 
     @property
     def port(self) -> int:
-        return self._server.sockets[0].getsockname()[1]
+        return self._servers[0].sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        self._server.close()
+        for server in self._servers:
+            server.close()
         for task in self._tasks:
             task.cancel()
 

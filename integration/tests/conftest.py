@@ -75,6 +75,13 @@ def new_pair(request):
 
 
 @pytest.fixture(scope="session")
+def certificates() -> Path:
+    """The directory of what the configurations for TLS name."""
+    subprocess.run([ROOT / "scripts/certificates"], check=True)
+    return ROOT / ".cache/tls"
+
+
+@pytest.fixture(scope="session")
 def origin(loop):
     """The instructed origins, by what they speak."""
     origins = {}

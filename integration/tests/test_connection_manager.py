@@ -40,6 +40,31 @@ def test_the_decision_follows_what_happens(loop, adaptive):
     assert 'decision="websocket up"' in one.pair.near.log.read_text()
 
 
+def test_both_ways_in_tls(loop, adaptive, certificates):
+    one = adaptive(tls=True)
+
+    async def run():
+        await one.until("websocket up")
+        busy = await one.load.run(1)
+        assert set(ways(busy)) == {"websocket up"}, ways(busy)
+        await asyncio.to_thread(one.pair.far.kill)
+        killed = await one.load.run(1)
+        assert ways(killed)["http backoff"] > 100, ways(killed)
+        one.check(busy)
+        one.check(killed, posts_may_fail=True)
+
+    loop(run(), 30)
+    stats = one.pair.near.stats()
+    assert all(stats[f"cluster.{name}.ssl.handshake"] > 0 for name in ("far", "direct"))
+    # An application whose certificate names somebody else isn't the application.
+    one.certificate.load_cert_chain(certificates / "far.pem", certificates / "far.key")
+    one.pair.near.kill()
+    one.pair.near.start()
+    one.wait(lambda: is_live(one.pair.near))
+    assert loop(Load(one.pair.near_port).request("GET", "/")).status == 503
+    one.pair.far.process = None
+
+
 def test_a_client_cannot_choose_the_way(loop, adaptive):
     one = adaptive(mode="never")
 

@@ -104,12 +104,6 @@ def test_near_envoy_killed(loop, new_pair, origin):
     pair.near.expected_to_be_dead = False
 
 
-@pytest.fixture(scope="module")
-def certificates():
-    subprocess.run([ROOT / "scripts/certificates"], check=True)
-    return ROOT / ".cache/tls"
-
-
 VARIANTS = {
     "plain": {},
     "tls": {"tls": True},
