@@ -102,30 +102,42 @@ impl Limits {
     }
 }
 
+/// Which credentials may enter the field table: `authorization`, `proxy-authorization`, `cookie` and `set-cookie`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Credentials {
+    /// None of them.
+    None,
+    /// Those that Envoy's HTTP/2 codec enters into its own table: cookies.
+    #[default]
+    Cookies,
+    /// All of them.
+    All,
+}
+
 /// Which fields may enter the field table of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldPolicy {
     /// A handful, and most are told apart by their length: compared one by one.
     never_enter: Vec<String>,
-    credentials: bool,
+    credentials: Credentials,
 }
 
 impl FieldPolicy {
-    /// Names that are kept out unless `enter_credentials` is set.
+    /// The names of credentials: what of them may enter is the choice of [`Credentials`].
     pub const CREDENTIALS: [&'static str; 4] =
-        ["authorization", "proxy-authorization", "cookie", "set-cookie"];
+        ["cookie", "authorization", "proxy-authorization", "set-cookie"];
 
-    /// `credentials`: whether credentials may enter; `never_enter`: further names, lower case.
-    pub fn new<'a>(credentials: bool, never_enter: impl IntoIterator<Item = &'a str>) -> Self {
-        let kept_out = if credentials {
-            &[][..]
-        } else {
-            &Self::CREDENTIALS[..]
+    /// `never_enter`: further names, lower case.
+    pub fn new<'a>(credentials: Credentials, never_enter: impl IntoIterator<Item = &'a str>) -> Self {
+        let let_in = match credentials {
+            Credentials::None => 0,
+            Credentials::Cookies => 1,
+            Credentials::All => Self::CREDENTIALS.len(),
         };
         Self {
-            never_enter: kept_out
-                .iter()
-                .copied()
+            never_enter: Self::CREDENTIALS
+                .into_iter()
+                .skip(let_in)
                 .chain(never_enter)
                 .map(str::to_owned)
                 .collect(),
@@ -134,7 +146,12 @@ impl FieldPolicy {
     }
 
     fn take(field_table: &mut Fields) -> Result<Self, ConfigError> {
-        let credentials = field_table.flag("enter_credentials")?;
+        let choices = [
+            ("none", Credentials::None),
+            ("cookies", Credentials::Cookies),
+            ("all", Credentials::All),
+        ];
+        let credentials = field_table.choice("credentials", &choices)?.unwrap_or_default();
         let never_enter = field_table.texts("never_enter", FIELD_NAME)?;
         Ok(Self::new(credentials, never_enter.iter().map(String::as_str)))
     }
@@ -149,10 +166,10 @@ impl FieldPolicy {
 
     /// Whether a field of this name may enter although it is marked "never indexed" (RFC 7541 §7.1.3).
     ///
-    /// Envoy's HTTP/2 codec marks every `authorization` so, and who has credentials entered has decided
+    /// Envoy's HTTP/2 codec marks every `authorization` so, and who has all credentials entered has decided
     /// otherwise for credentials. The mark of any other field is kept.
     pub fn may_enter_if_sensitive(&self, name: &[u8]) -> bool {
-        self.credentials
+        self.credentials == Credentials::All
             && Self::CREDENTIALS
                 .iter()
                 .any(|credential| credential.as_bytes() == name)
@@ -161,7 +178,7 @@ impl FieldPolicy {
 
 impl Default for FieldPolicy {
     fn default() -> Self {
-        Self::new(false, [])
+        Self::new(Credentials::default(), [])
     }
 }
 

@@ -20,7 +20,7 @@ use ciborium::Value;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use wsferry::cbor::{Decoder, Encoder};
-use wsferry::config::{FieldPolicy, Limits};
+use wsferry::config::{Credentials, FieldPolicy, Limits};
 
 /// An encoder, the decoder at its other end, and the model beside it.
 struct Pair {
@@ -89,7 +89,7 @@ fn request(path: &str, fields: Vec<OwnedField>) -> Owned {
 
 #[test]
 fn credentials_never_enter() {
-    let mut pair = Pair::new(FieldPolicy::new(false, ["x-api-key"]));
+    let mut pair = Pair::new(FieldPolicy::new(Credentials::None, ["x-api-key"]));
     let names = [
         "authorization",
         "proxy-authorization",
@@ -124,6 +124,25 @@ fn credentials_never_enter() {
 }
 
 #[test]
+fn cookies_enter_by_default_unless_they_are_marked() {
+    let mut pair = Pair::new(FieldPolicy::default());
+    pair.field("cookie", "session=1234567890", false);
+    let again = pair.field("cookie", "session=1234567890", false);
+    assert_eq!(again.len(), 5, "a reference");
+    for name in ["authorization", "proxy-authorization", "set-cookie"] {
+        for _ in 0..3 {
+            let bytes = pair.field(name, "spelt out", false);
+            assert!(contains(&bytes, b"spelt out"), "{name}");
+        }
+    }
+    for _ in 0..3 {
+        let bytes = pair.field("cookie", "id=7", true);
+        assert!(contains(&bytes, b"id=7"));
+    }
+    assert_eq!(pair.model.inserted, 1);
+}
+
+#[test]
 fn a_sensitive_field_never_becomes_a_reference_even_when_entered() {
     let mut pair = Pair::new(FieldPolicy::default());
     for _ in 0..3 {
@@ -136,7 +155,7 @@ fn a_sensitive_field_never_becomes_a_reference_even_when_entered() {
 
 #[test]
 fn credentials_enter_where_the_operator_says_so() {
-    let mut pair = Pair::new(FieldPolicy::new(true, []));
+    let mut pair = Pair::new(FieldPolicy::new(Credentials::All, []));
     pair.field("cookie", "session=1234567890", false);
     let again = pair.field("cookie", "session=1234567890", false);
     assert_eq!(again.len(), 5, "a reference");
@@ -154,7 +173,7 @@ fn credentials_enter_where_the_operator_says_so() {
         let other = pair.field("x-token", "marked-by-its-sender", true);
         assert!(contains(&other, b"marked-by-its-sender"), "only credentials");
     }
-    let mut kept_out = Pair::new(FieldPolicy::new(true, ["authorization"]));
+    let mut kept_out = Pair::new(FieldPolicy::new(Credentials::All, ["authorization"]));
     for _ in 0..3 {
         let bytes = kept_out.field("authorization", "Bearer 1234567890", true);
         assert!(contains(&bytes, b"Bearer 1234567890"));
@@ -163,7 +182,7 @@ fn credentials_enter_where_the_operator_says_so() {
 
 #[test]
 fn pseudo_header_fields_can_be_kept_out() {
-    let mut pair = Pair::new(FieldPolicy::new(false, [":path", ":authority"]));
+    let mut pair = Pair::new(FieldPolicy::new(Credentials::default(), [":path", ":authority"]));
     for _ in 0..5 {
         pair.path("/users/1/orders");
     }

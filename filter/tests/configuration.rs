@@ -53,7 +53,7 @@ fn the_smallest_configuration_has_the_documented_defaults() {
         documented("close_timeout_ms"),
         config.close_timeout_ms.to_string()
     );
-    assert_eq!(documented("field_table.enter_credentials"), "false");
+    assert_eq!(documented("field_table.credentials"), "cookies");
     assert!(config.allowed_origins.is_empty());
 }
 
@@ -106,6 +106,10 @@ fn a_wrong_configuration_names_the_field() {
             "`field_table.never_enter`",
         ),
         (
+            r#"{"role": "near", "field_table": {"credentials": "some"}}"#,
+            "`field_table.credentials`",
+        ),
+        (
             r#"{"role": "near", "allowed_origins": ["https://a.example"]}"#,
             "`allowed_origins`",
         ),
@@ -141,19 +145,28 @@ fn a_wrong_configuration_names_the_field() {
 }
 
 #[test]
-fn credentials_stay_out_of_the_field_table_unless_they_are_let_in() {
-    let closed = Config::parse(br#"{"role": "near", "field_table": {"never_enter": ["x-key"]}}"#).unwrap();
-    let open = Config::parse(
-        br#"{"role": "near", "field_table": {"enter_credentials": true, "never_enter": ["x-key"]}}"#,
-    )
-    .unwrap();
-    for name in FieldPolicy::CREDENTIALS {
-        assert!(!closed.field_policy.may_enter(name.as_bytes()), "{name}");
-        assert!(open.field_policy.may_enter(name.as_bytes()), "{name}");
-        assert!(REFERENCE.contains(&format!("`{name}`")), "{name}");
-    }
-    for config in [&closed, &open] {
-        assert!(!config.field_policy.may_enter(b"x-key"));
-        assert!(config.field_policy.may_enter(b"accept"));
+fn credentials_enter_the_field_table_as_far_as_they_are_let_in() {
+    let policy = |credentials: &str| {
+        let json =
+            format!(r#"{{"role": "near", "field_table": {{{credentials} "never_enter": ["x-key"]}}}}"#);
+        Config::parse(json.as_bytes()).unwrap().field_policy
+    };
+    for (credentials, let_in) in [
+        ("", &["cookie"][..]),
+        (r#""credentials": "none","#, &[]),
+        (r#""credentials": "cookies","#, &["cookie"]),
+        (r#""credentials": "all","#, &FieldPolicy::CREDENTIALS),
+    ] {
+        let policy = policy(credentials);
+        for name in FieldPolicy::CREDENTIALS {
+            assert_eq!(
+                policy.may_enter(name.as_bytes()),
+                let_in.contains(&name),
+                "{credentials} {name}"
+            );
+            assert!(REFERENCE.contains(&format!("`{name}`")), "{name}");
+        }
+        assert!(!policy.may_enter(b"x-key"));
+        assert!(policy.may_enter(b"accept"));
     }
 }

@@ -21,7 +21,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 use wsferry::Error;
 use wsferry::cbor::{Decoder, Encoder};
-use wsferry::config::{Config, FieldPolicy, Limits};
+use wsferry::config::{Config, Credentials, FieldPolicy, Limits};
 use wsferry::converter::{Converter, MaskKeys};
 
 #[derive(Deserialize)]
@@ -43,8 +43,8 @@ struct Case {
     /// The error is one of streams, windows or settings, which the CBOR decoder doesn't know.
     #[serde(default)]
     connection: bool,
-    #[serde(default)]
-    enter_credentials: bool,
+    /// The policy of the sender; `cookies` where nothing is said.
+    credentials: Option<String>,
     #[serde(default)]
     never_enter: Vec<String>,
     steps: Vec<Step>,
@@ -254,10 +254,13 @@ fn encoding_gives_the_bytes() {
     let mut wrong = String::new();
     let mut right = 0;
     for (name, case) in cases() {
-        let policy = FieldPolicy::new(
-            case.enter_credentials,
-            case.never_enter.iter().map(String::as_str),
-        );
+        let credentials = match case.credentials.as_deref() {
+            None => Credentials::Cookies,
+            Some("none") => Credentials::None,
+            Some("all") => Credentials::All,
+            Some(other) => panic!("{name}: credentials {other}"),
+        };
+        let policy = FieldPolicy::new(credentials, case.never_enter.iter().map(String::as_str));
         let mut encoders = [Direction::NearToFar, Direction::FarToNear]
             .map(|direction| (direction, Encoder::new(&Arc::new(policy.clone()))));
         for (number, step) in case.steps.iter().enumerate() {

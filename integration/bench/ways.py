@@ -29,7 +29,8 @@ class Kind:
 
     name: str
     protocol: str  # "http1", "http2" or "wsferry"
-    enter_credentials: bool = False
+    # What of the credentials may enter the field table; None leaves it as it is by default.
+    credentials: str | None = None
     # Requests at once on one connection between the Envoys; None leaves it as in envoy/near.yaml.
     streams_per_connection: int | None = None
 
@@ -38,7 +39,8 @@ HTTP1 = Kind("http1", "http1")
 HTTP2 = Kind("http2", "http2")
 WSFERRY = Kind("wsferry", "wsferry")
 ORDINARY = (HTTP1, HTTP2, WSFERRY)
-WSFERRY_CREDENTIALS = Kind("wsferry_credentials", "wsferry", enter_credentials=True)
+WSFERRY_NO_CREDENTIALS = Kind("wsferry_no_credentials", "wsferry", credentials="none")
+WSFERRY_CREDENTIALS = Kind("wsferry_credentials", "wsferry", credentials="all")
 
 
 @dataclass(frozen=True)
@@ -133,9 +135,9 @@ class Way:
             pairs.walk(config, lambda mapping: mapping.pop("access_log", None))
         if kind.protocol == "http1":
             speak_http1(near, far)
-        if kind.enter_credentials:
-            enter_credentials(near)
-            enter_credentials(far)
+        if kind.credentials is not None:
+            for config in (near, far):
+                let_in(config, kind.credentials)
         if kind.streams_per_connection is not None:
             limit_streams(near, kind.streams_per_connection)
         route_services(far, setting.origin)
@@ -209,13 +211,13 @@ def speak_http1(near: dict, far: dict) -> None:
     inner["http_protocol_options"] = {"enable_trailers": True, "allow_custom_methods": True}
 
 
-def enter_credentials(config: dict) -> None:
+def let_in(config: dict, credentials: str) -> None:
     def visit(mapping: dict) -> None:
         value = mapping.get("value")
         if not isinstance(value, str) or '"role"' not in value:
             return
         plugin = json.loads(value)
-        plugin["field_table"] = {**plugin.get("field_table", {}), "enter_credentials": True}
+        plugin["field_table"] = {**plugin.get("field_table", {}), "credentials": credentials}
         mapping["value"] = json.dumps(plugin)
 
     pairs.walk(config, visit)

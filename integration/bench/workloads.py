@@ -13,7 +13,7 @@ from pathlib import Path
 
 from processes import Client, resident_bytes, run
 from rounds import FULL, MIB, Bench, Failed, Meter, Sample, progress
-from ways import HTTP2, ORDINARY, WSFERRY, WSFERRY_CREDENTIALS, Also, Kind, Way
+from ways import HTTP2, ORDINARY, WSFERRY, WSFERRY_CREDENTIALS, WSFERRY_NO_CREDENTIALS, Also, Kind, Way
 
 HERE = Path(__file__).parent
 DELAY_MS = 25.0  # each way
@@ -85,7 +85,8 @@ def polling(bench: Bench) -> None:
 
     Of one user, whose credentials a HPACK table of 4 KiB can hold, and of sixteen, whose can't.
     """
-    with bench.running("polling", (*ORDINARY, WSFERRY_CREDENTIALS), also=True) as ways:
+    kinds = (*ORDINARY, WSFERRY_NO_CREDENTIALS, WSFERRY_CREDENTIALS)
+    with bench.running("polling", kinds, also=True) as ways:
         for workload, users in (("polling", 1), ("polling_16_users", 16)):
 
             def measure(way: Way | Also, users=users) -> Sample:
