@@ -1,0 +1,230 @@
+//! When a tunnel is opened and let go, and which way requests go, while the far end does its part.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    missing_docs
+)]
+
+mod connection_manager;
+
+use std::collections::BTreeMap;
+
+use connection_manager::{Far, Worker, World, adaptive, changed, up};
+use serde_json::json;
+use wsferry::connection_manager::{Evidence, Link, Reason, Time, Verdict};
+
+#[test]
+fn cold_requests_go_over_http_and_busy_ones_open_the_tunnel() {
+    let world = World::new(Far::Works(20));
+    let mut worker = Worker::new(&world, &adaptive());
+    for _ in 0..4 {
+        assert_eq!(worker.complete_request(), Verdict::Http(Reason::Cold));
+    }
+    worker.run_until(1_000);
+    assert_eq!(
+        worker.complete_request(),
+        Verdict::Http(Reason::Cold),
+        "4 in 1,000 ms and one after"
+    );
+    assert_eq!(world.handshakes.get(), 0);
+    worker.requests(3, 1);
+    assert_eq!(
+        worker.complete_request(),
+        Verdict::Http(Reason::Opening),
+        "the fifth within 1,000 ms"
+    );
+    worker.run_until(worker.now + 19);
+    assert_eq!(worker.complete_request(), Verdict::Http(Reason::Opening));
+    worker.run_until(worker.now + 1);
+    assert!(matches!(
+        worker.complete_request(),
+        Verdict::WebSocket(Reason::Up, _)
+    ));
+    assert_eq!(world.handshakes.get(), 1);
+    assert_eq!(worker.manager.tunnel(0).unwrap().round_trip_ms(), Some(20));
+}
+
+#[test]
+fn an_idle_tunnel_is_let_go_and_an_eager_one_is_not() {
+    let world = World::new(Far::Works(5));
+    let mut worker = up(&world, &adaptive());
+    worker.run_until(9_000);
+    assert!(matches!(worker.link(), Link::Up { .. }));
+    worker.run_until(12_000);
+    assert_eq!(worker.link(), Link::Idle);
+    assert_eq!(worker.complete_request(), Verdict::Http(Reason::Cold));
+    let quiet = worker.now;
+    assert_eq!(worker.manager.wake(), None, "nothing to do");
+    worker.run_until(quiet + 100_000);
+
+    let mut eager = Worker::new(&world, &changed(&[("eager", json!(true))]));
+    eager.run_until(5);
+    assert!(matches!(eager.link(), Link::Up { .. }), "open before any request");
+    eager.run_until(1_000_000);
+    assert!(matches!(eager.link(), Link::Up { .. }));
+    assert_eq!(eager.links.len(), 2, "opened once: {:?}", eager.links);
+}
+
+#[test]
+fn a_tunnel_with_requests_in_it_is_not_let_go() {
+    let world = World::new(Far::Works(5));
+    let mut worker = up(&world, &adaptive());
+    let Verdict::WebSocket(_, ticket) = worker.request() else {
+        panic!("is up");
+    };
+    worker.run_until(100_000);
+    assert!(matches!(worker.link(), Link::Up { .. }));
+    worker.finish(ticket, Evidence::Passed);
+    worker.run_until(100_001);
+    assert_eq!(worker.link(), Link::Idle);
+}
+
+#[test]
+fn a_slow_tunnel_is_left_alone_until_it_is_quick_again() {
+    let load = json!({"max_round_trip_ms": 100});
+    let world = World::new(Far::Works(5));
+    let mut worker = up(&world, &changed(&[("load", load)]));
+    world.far.set(Far::Works(250));
+    worker.requests(300, 100);
+    assert_eq!(worker.complete_request(), Verdict::Http(Reason::Slow));
+    // Between the half and the whole it stays as it is.
+    world.far.set(Far::Works(80));
+    worker.requests(500, 100);
+    assert_eq!(worker.complete_request(), Verdict::Http(Reason::Slow));
+    world.far.set(Far::Works(20));
+    worker.requests(500, 100);
+    assert!(matches!(
+        worker.complete_request(),
+        Verdict::WebSocket(Reason::Up, _)
+    ));
+    world.far.set(Far::Works(80));
+    worker.requests(500, 100);
+    assert!(matches!(
+        worker.complete_request(),
+        Verdict::WebSocket(Reason::Up, _)
+    ));
+}
+
+#[test]
+fn what_is_too_much_for_the_tunnel_goes_over_http() {
+    let world = World::new(Far::Works(5));
+    let mut worker = up(&world, &changed(&[("load", json!({"max_in_flight": 3}))]));
+    let tickets: Vec<_> = (0..3)
+        .map(|_| match worker.request() {
+            Verdict::WebSocket(_, ticket) => ticket,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(worker.request(), Verdict::Http(Reason::InFlight));
+    worker.finish(tickets[0], Evidence::Passed);
+    assert!(matches!(worker.request(), Verdict::WebSocket(..)));
+    assert_eq!(worker.request(), Verdict::Http(Reason::InFlight));
+}
+
+#[test]
+fn an_opened_tunnel_stays_although_most_of_its_requests_are_older() {
+    let world = World::new(Far::Works(5));
+    let close = json!({"requests": 20, "within_ms": 60_000});
+    let mut worker = Worker::new(&world, &changed(&[("close", close)]));
+    worker.requests(20, 2_000);
+    worker.run_until(90_000);
+    worker.requests(5, 1);
+    let opened = worker.now;
+    worker.run_until(opened + 59_000);
+    assert!(matches!(worker.link(), Link::Up { .. }), "{:?}", worker.links);
+    worker.run_until(opened + 60_000);
+    assert_eq!(worker.link(), Link::Idle);
+}
+
+#[test]
+fn mode_always_waits_for_the_first_websocket() {
+    let world = World::new(Far::Works(100));
+    let config = changed(&[("mode", json!("always")), ("max_wait_ms", json!(1000))]);
+    let mut worker = Worker::new(&world, &config);
+    assert_eq!(worker.request(), Verdict::Wait(Time(1_000)));
+    assert_eq!(worker.request(), Verdict::Wait(Time(1_000)));
+    worker.run_until(100);
+    let [
+        (1, Verdict::WebSocket(Reason::Waited, _), 100),
+        (2, Verdict::WebSocket(..), 100),
+    ] = worker.resolved[..]
+    else {
+        panic!("{:?}", worker.resolved);
+    };
+    assert_eq!(worker.manager.tunnel(0).unwrap().in_flight(), 2);
+    assert!(matches!(worker.request(), Verdict::WebSocket(Reason::Up, _)));
+}
+
+#[test]
+fn mode_always_refuses_after_the_wait_and_never_uses_http() {
+    for far in [Far::Down, Far::Silent, Far::NoConverter] {
+        let world = World::new(far);
+        let config = changed(&[("mode", json!("always")), ("max_wait_ms", json!(700))]);
+        let mut worker = Worker::new(&world, &config);
+        let Verdict::Wait(until) = worker.request() else {
+            panic!("{:?}", worker.link());
+        };
+        assert_eq!(until, Time(700));
+        worker.run_until(10_000);
+        let (waiter, verdict, at) = worker.resolved[0];
+        assert_eq!(waiter, 1);
+        if far == Far::NoConverter {
+            assert_eq!((verdict, at), (Verdict::Refuse(Reason::NoConverter), 1));
+            assert_eq!(
+                worker.request(),
+                Verdict::Refuse(Reason::NoConverter),
+                "known by now"
+            );
+        } else {
+            assert_eq!((verdict, at), (Verdict::Refuse(Reason::WaitOver), 700));
+        }
+    }
+    let world = World::new(Far::Down);
+    let config = changed(&[("mode", json!("always")), ("max_wait_ms", json!(0))]);
+    let mut worker = Worker::new(&world, &config);
+    assert_eq!(worker.request(), Verdict::Refuse(Reason::Opening));
+    let config = changed(&[("mode", json!("always")), ("load", json!({"max_in_flight": 2}))]);
+    let mut worker = Worker::new(&world, &config);
+    worker.request();
+    worker.request();
+    assert_eq!(worker.request(), Verdict::Refuse(Reason::TooManyWaiting));
+    worker.manager.tunnel(0).unwrap().forget(1);
+    assert!(matches!(worker.request(), Verdict::Wait(_)), "one gave up");
+}
+
+#[test]
+fn mode_never_uses_http_and_sends_nothing() {
+    let world = World::new(Far::Works(1));
+    let mut worker = Worker::new(&world, &changed(&[("mode", json!("never"))]));
+    worker.requests(1_000, 1);
+    assert_eq!(
+        worker.decisions,
+        BTreeMap::from([("http mode_never".to_owned(), 1_000)])
+    );
+    assert_eq!(world.handshakes.get(), 0);
+    assert_eq!(worker.manager.wake(), None);
+}
+
+#[test]
+fn decisions_are_counted() {
+    let world = World::new(Far::Works(5));
+    let mut worker = up(&world, &adaptive());
+    worker.manager.request(None, 0, Time(0));
+    let mut counts: Vec<_> = worker
+        .manager
+        .counts()
+        .take()
+        .map(|(decision, count)| (decision.to_string(), count))
+        .collect();
+    counts.sort();
+    let seen: BTreeMap<_, _> = counts.iter().cloned().collect();
+    assert_eq!(seen["http no_tunnel"], 1);
+    assert_eq!(seen["http cold"], 4);
+    assert_eq!(counts.iter().map(|(_, count)| count).sum::<u64>(), 9);
+    assert!(worker.manager.counts().is_empty());
+    assert_eq!(worker.manager.counts().take().count(), 0);
+}

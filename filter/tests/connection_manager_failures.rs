@@ -1,0 +1,326 @@
+//! What the connection manager does about a far end that fails, is slow, or has no converter.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    missing_docs
+)]
+
+mod connection_manager;
+
+use connection_manager::{Far, Worker, World, adaptive, changed, up};
+use serde_json::json;
+use wsferry::connection_manager::{Claim, Evidence, Link, ProbeFailure, Reason, Target, Time, Verdict};
+
+#[test]
+fn the_far_end_stops_and_comes_back() {
+    let world = World::new(Far::Works(5));
+    let mut worker = up(&world, &adaptive());
+    worker.run_until(6_000);
+    world.far.set(Far::Down);
+    worker.connected = false;
+    worker.decisions.clear();
+    // 200 requests a second for 3 s without it, then for 6 s with it.
+    worker.requests(600, 5);
+    assert_eq!(
+        worker.decisions["websocket up"], 1,
+        "one finds out: {:?}",
+        worker.decisions
+    );
+    assert_eq!(
+        worker.decisions.values().sum::<u32>(),
+        600,
+        "{:?}",
+        worker.decisions
+    );
+    world.far.set(Far::Works(5));
+    worker.decisions.clear();
+    let last = worker.requests(1200, 5).unwrap();
+    assert!(matches!(last, Verdict::WebSocket(Reason::Up, _)), "{last:?}");
+    let used = worker.decisions["websocket up"];
+    assert!(
+        used > 700,
+        "back after at most 4 s of back-off: {:?}",
+        worker.decisions
+    );
+}
+
+#[test]
+fn many_failures_of_one_broken_connection_count_once() {
+    let world = World::new(Far::Works(5));
+    let mut worker = up(&world, &adaptive());
+    let tickets: Vec<_> = (0..20)
+        .map(|_| match worker.request() {
+            Verdict::WebSocket(_, ticket) => ticket,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    worker.connected = false;
+    for ticket in tickets {
+        worker.finish(ticket, Evidence::Failed);
+    }
+    assert!(matches!(worker.link(), Link::Up { .. }));
+    assert_eq!(worker.complete_request(), Verdict::Http(Reason::Suspect));
+    worker.run_until(worker.now + 5);
+    assert!(
+        matches!(worker.complete_request(), Verdict::WebSocket(Reason::Up, _)),
+        "the probe passed over a new WebSocket"
+    );
+    assert_eq!(worker.manager.tunnel(0).unwrap().in_flight(), 0);
+}
+
+#[test]
+fn requests_that_keep_failing_take_the_tunnel_out_although_probes_pass() {
+    let world = World::new(Far::Works(5));
+    let mut worker = up(&world, &adaptive());
+    for failures in 1..=3 {
+        let Verdict::WebSocket(_, ticket) = worker.request() else {
+            panic!("{:?} after {failures}", worker.link());
+        };
+        worker.finish(ticket, Evidence::Failed);
+        worker.run_until(worker.now + 10);
+    }
+    assert!(matches!(worker.link(), Link::Backoff { .. }));
+    // Back again, it has three once more.
+    while !matches!(worker.link(), Link::Up { .. }) {
+        worker.run_until(worker.now + 10);
+    }
+    let Verdict::WebSocket(_, ticket) = worker.request() else {
+        panic!("{:?}", worker.link());
+    };
+    worker.finish(ticket, Evidence::Failed);
+    assert!(matches!(worker.link(), Link::Up { .. }));
+    // One that passes between them makes the run begin again.
+    let mut worker = up(&world, &adaptive());
+    for round in 0..6 {
+        let Verdict::WebSocket(_, ticket) = worker.request() else {
+            panic!("{:?} in {round}", worker.link());
+        };
+        worker.finish(ticket, Evidence::Failed);
+        worker.run_until(worker.now + 10);
+        if round % 2 == 1 {
+            worker.complete_request();
+        }
+    }
+    assert!(matches!(worker.link(), Link::Up { .. }));
+}
+
+#[test]
+fn a_tunnel_that_dies_silently_is_left_in_time() {
+    for offset in (0..2_000).step_by(97) {
+        let world = World::new(Far::Works(5));
+        let mut worker = up(&world, &adaptive());
+        worker.run_until(3_000 + offset);
+        world.far.set(Far::Silent);
+        let silent = worker.now;
+        let mut last_used = silent;
+        while worker.now < silent + 6_000 {
+            // Such a request hangs: it gives no evidence.
+            if let Verdict::WebSocket(..) = worker.request() {
+                last_used = worker.now;
+            }
+            worker.run_until(worker.now + 5);
+        }
+        assert!(last_used - silent <= 2_000 + 300, "{} ms", last_used - silent);
+    }
+}
+
+#[test]
+fn slow_probes_and_handshakes_that_never_end_keep_requests_on_http() {
+    for far in [Far::Silent, Far::Works(299 + 1), Far::Works(10_000)] {
+        let world = World::new(far);
+        let mut worker = Worker::new(&world, &adaptive());
+        worker.requests(2_000, 10);
+        assert!(
+            worker.decisions.keys().all(|name| name.starts_with("http ")),
+            "{far:?}: {:?}",
+            worker.decisions
+        );
+        assert!(world.handshakes.get() < 10, "{far:?}: {}", world.handshakes.get());
+    }
+}
+
+#[test]
+fn so_many_probes_in_a_row_take_the_tunnel_out() {
+    let world = World::new(Far::Works(5));
+    let mut worker = up(
+        &world,
+        &changed(&[("failures", json!({"consecutive": 2})), ("eager", json!(true))]),
+    );
+    for _ in 0..10 {
+        // One is lost now and then, the next one passes.
+        while worker.probe.is_none() {
+            worker.run_until(worker.now + 1);
+        }
+        worker.probe.as_mut().unwrap().2 = Err(ProbeFailure::TimedOut);
+        worker.run_until(worker.now + 500);
+        assert!(matches!(worker.link(), Link::Up { .. }));
+    }
+    world.far.set(Far::Silent);
+    let start = worker.now;
+    let mut suspect = 0;
+    while matches!(worker.link(), Link::Up { .. }) && worker.now < start + 5_000 {
+        if worker.request() == Verdict::Http(Reason::Suspect) {
+            suspect += 1;
+        }
+        worker.run_until(worker.now + 1);
+    }
+    assert!(matches!(worker.link(), Link::Backoff { .. }));
+    assert!(
+        (295..=305).contains(&suspect),
+        "as long as one more probe takes: {suspect}"
+    );
+}
+
+#[test]
+fn a_probe_that_was_under_way_when_the_state_changed_proves_nothing() {
+    let world = World::new(Far::Works(50));
+    let mut worker = up(&world, &adaptive());
+    let Verdict::WebSocket(_, ticket) = worker.request() else {
+        panic!("is up");
+    };
+    worker.finish(ticket, Evidence::Failed);
+    worker.probe.as_mut().expect("suspect: asked at once").2 = Err(ProbeFailure::Broken);
+    let until = worker.time().after(60_000);
+    worker.manager.tunnel(0).unwrap().no_converter(until);
+    worker.run_until(worker.now + 1_000);
+    assert_eq!(worker.link(), Link::NoConverter { until });
+}
+
+#[test]
+fn late_answers_of_earlier_probes_are_ignored() {
+    let world = World::new(Far::Silent);
+    let mut worker = Worker::new(&world, &changed(&[("eager", json!(true))]));
+    let (first, at, _) = worker.probe.unwrap();
+    // The host says nothing at all: the probe is lost a second after its time-out.
+    worker.probe = None;
+    worker.run_until(at + 1_000);
+    assert!(
+        matches!(worker.link(), Link::Backoff { .. }),
+        "{:?}",
+        worker.link()
+    );
+    let now = worker.time();
+    let tunnel = worker.manager.tunnel(0).unwrap();
+    assert!(!tunnel.probe_answered(first, now, 0));
+    assert!(!tunnel.probe_failed(first, ProbeFailure::NoConverter, now, 0));
+    assert!(matches!(worker.link(), Link::Backoff { .. }));
+}
+
+#[test]
+fn backoff_doubles_up_to_its_limit_and_forgets_after_a_stable_time() {
+    let config = changed(&[("jitter_percent", json!(0)), ("eager", json!(true))]);
+    let world = World::new(Far::Down);
+    let mut worker = Worker::new(&world, &config);
+    worker.run_until(60_000);
+    let delays = |worker: &Worker| -> Vec<u64> {
+        worker
+            .links
+            .iter()
+            .filter_map(|&(at, link)| match link {
+                Link::Backoff { until } => Some(until.0 - at),
+                _ => None,
+            })
+            .collect()
+    };
+    let seen = delays(&worker);
+    assert_eq!(seen[..6], [500, 1_000, 2_000, 4_000, 8_000, 8_000]);
+
+    // Up for less than `stable_ms`: it goes on where it was.
+    world.far.set(Far::Works(1));
+    while !matches!(worker.link(), Link::Up { .. }) {
+        worker.run_until(worker.now + 100);
+    }
+    let fall = |worker: &mut Worker| {
+        worker.links.clear();
+        worker.world.far.set(Far::Down);
+        worker.connected = false;
+        worker.run_until(worker.now + 2_500);
+        delays(worker)[0]
+    };
+    assert_eq!(fall(&mut worker), 8_000);
+    world.far.set(Far::Works(1));
+    worker.run_until(worker.now + 20_000);
+    assert_eq!(fall(&mut worker), 500);
+}
+
+#[test]
+fn a_target_without_converter_is_asked_once_per_ttl_by_all_workers_together() {
+    let world = World::new(Far::NoConverter);
+    let mut workers: Vec<_> = (0..4).map(|_| Worker::new(&world, &adaptive())).collect();
+    for step in 0..60_000u64 {
+        for worker in &mut workers {
+            let verdict = worker.complete_request();
+            assert!(matches!(verdict, Verdict::Http(_)), "{verdict:?}");
+            worker.run_until(step * 10);
+        }
+    }
+    let times = world.handshake_times.borrow();
+    assert!(
+        times.windows(2).all(|pair| pair[1] - pair[0] >= 60_000),
+        "{times:?}"
+    );
+    assert!(
+        (10..=11).contains(&times.len()),
+        "asked again each time: {times:?}"
+    );
+}
+
+#[test]
+fn a_target_that_gets_a_converter_is_used_after_the_ttl() {
+    let world = World::new(Far::NoConverter);
+    let mut worker = Worker::new(&world, &adaptive());
+    worker.requests(500, 10);
+    assert_eq!(worker.complete_request(), Verdict::Http(Reason::NoConverter));
+    world.far.set(Far::Works(5));
+    worker.requests(6_000, 10);
+    assert!(matches!(
+        worker.complete_request(),
+        Verdict::WebSocket(Reason::Up, _)
+    ));
+    // And one that loses it while it is in use.
+    world.far.set(Far::NoConverter);
+    worker.connected = false;
+    let (before, at) = (world.handshakes.get(), worker.now);
+    worker.requests(1_000, 10);
+    assert_eq!(worker.complete_request(), Verdict::Http(Reason::NoConverter));
+    assert!(
+        world.handshakes.get() - before <= 2,
+        "a request and a probe at most"
+    );
+    assert!(worker.now - at < 60_000);
+}
+
+#[test]
+fn one_worker_asks_while_the_others_wait() {
+    let (now, later) = (Time(1_000), Time(1_300));
+    let Claim::Granted(asking) = Target::Unknown.claim(now, 300) else {
+        panic!("nobody asks");
+    };
+    assert_eq!(asking, Target::Asking { until: later });
+    assert_eq!(asking.claim(Time(1_299), 300), Claim::Wait { until: later });
+    assert!(
+        matches!(asking.claim(later, 300), Claim::Granted(_)),
+        "the other one is dead"
+    );
+    assert!(
+        matches!(asking.claim(Time(0).after(0), 300), Claim::Wait { .. }),
+        "a small step back of the clock"
+    );
+    let lacks = Target::Lacks {
+        until: Time(200_000_000),
+    };
+    assert!(
+        matches!(lacks.claim(now, 300), Claim::Granted(_)),
+        "no ttl is that long: the clock was set back"
+    );
+    for target in [Target::Unknown, asking, Target::Has, lacks] {
+        assert_eq!(Target::decode(&target.encode()), target);
+    }
+    for bytes in [&[][..], &[9; 9], &[1; 8]] {
+        assert_eq!(Target::decode(bytes), Target::Unknown);
+    }
+}
