@@ -11,12 +11,14 @@
 )]
 
 mod cbor;
+mod hex;
 
 use std::sync::Arc;
 
 use cbor::traffic::Traffic;
 use cbor::{Model, Owned, OwnedField, assert_same, decode_all, http_date};
 use ciborium::Value;
+use hex::hex;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use wsferry::cbor::{Decoder, Encoder};
@@ -202,7 +204,7 @@ fn repeated_requests_shrink_to_references() {
     let first = pair.carry(&request("/api/poll", fields.clone()));
     let second = pair.carry(&request("/api/poll", fields));
     assert!(first.len() > 130);
-    assert_eq!(second, cbor::hex("88 00 00 f5 00 01 00 01 83 02 03 04"));
+    assert_eq!(second, hex("88 00 00 f5 00 01 00 01 83 02 03 04"));
 }
 
 #[test]

@@ -12,8 +12,10 @@
 )]
 
 mod cbor;
+mod hex;
 
-use cbor::{Owned, decode_all, decode_pieces, hex};
+use cbor::{Owned, decode_all, decode_pieces};
+use hex::hex;
 use wsferry::Error;
 use wsferry::cbor::Decoder;
 use wsferry::config::Limits;
@@ -142,7 +144,7 @@ fn integers_in_any_size() {
                         assert_eq!(
                             decode(&bytes),
                             Ok(vec![Owned::Credit {
-                                stream: Some(stream as u16),
+                                stream: Some(stream as u32),
                                 bytes: credit as u32
                             }])
                         );
@@ -165,7 +167,7 @@ fn integers_in_any_size() {
         let pieces = [&data[..at], &data[at..]];
         let received = decode_pieces(&mut decoder(), &pieces).unwrap();
         assert_eq!(
-            cbor::joined(received),
+            Owned::joined(received),
             [Owned::Data {
                 stream: 3,
                 end: true,

@@ -38,7 +38,7 @@ fn decode(messages: &[Value]) -> Result<Vec<Owned>, Error> {
     let at_once = decode_all(&mut decoder(), &bytes);
     let pieces: Vec<&[u8]> = bytes.chunks(1).collect();
     let single = decode_pieces(&mut decoder(), &pieces);
-    assert_eq!(single.map(cbor::joined), at_once.clone().map(cbor::joined));
+    assert_eq!(single.map(Owned::joined), at_once.clone().map(Owned::joined));
     at_once
 }
 
@@ -434,7 +434,7 @@ fn one_message_is_bounded() {
     for pieces in [64 << 20, 10_000] {
         let chunks = |bytes| <[u8]>::chunks(bytes, pieces).collect::<Vec<_>>();
         let received = decode_pieces(&mut Decoder::new(&limits), &chunks(&data)).unwrap();
-        assert_eq!(cbor::joined(received).len(), 1);
+        assert_eq!(Owned::joined(received).len(), 1);
         assert_eq!(
             decode_pieces(&mut Decoder::new(&limits), &chunks(&skipped)),
             Ok(Vec::new())
@@ -484,6 +484,6 @@ proptest! {
         let at_once = decode_all(&mut decoder(), &bytes);
         let pieces: Vec<&[u8]> = bytes.chunks(size).collect();
         let in_pieces = decode_pieces(&mut decoder(), &pieces);
-        prop_assert_eq!(at_once.map(cbor::joined), in_pieces.map(cbor::joined));
+        prop_assert_eq!(at_once.map(Owned::joined), in_pieces.map(Owned::joined));
     }
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use ::wsferry::cbor::{Decoder, Encoder};
 use cbor::traffic::Traffic;
-use cbor::{Model, Owned, assert_same, decode_all, decode_pieces, joined};
+use cbor::{Model, Owned, assert_same, decode_all, decode_pieces};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use wsferry::config::{FieldPolicy, Limits};
@@ -68,11 +68,15 @@ fn every_split_point() {
     for at in 0..=bytes.len() {
         let (front, back) = bytes.split_at(at);
         let split = decode_pieces(&mut decoder(), &[front, back]).unwrap();
-        assert_eq!(joined(split), joined(whole.clone()), "split at {at}");
+        assert_eq!(
+            Owned::joined(split),
+            Owned::joined(whole.clone()),
+            "split at {at}"
+        );
     }
     let single: Vec<&[u8]> = bytes.chunks(1).collect();
     let split = decode_pieces(&mut decoder(), &single).unwrap();
-    assert_eq!(joined(split), joined(whole));
+    assert_eq!(Owned::joined(split), Owned::joined(whole));
 }
 
 #[test]
@@ -111,8 +115,8 @@ proptest! {
                 pieces.push(piece);
                 rest = after;
             }
-            let received = joined(decode_pieces(&mut decoder, &pieces).unwrap());
-            let sent = joined(sent);
+            let received = Owned::joined(decode_pieces(&mut decoder, &pieces).unwrap());
+            let sent = Owned::joined(sent);
             prop_assert_eq!(sent.len(), received.len());
             for (sent, received) in sent.iter().zip(&received) {
                 assert_same(sent, received);

@@ -13,7 +13,7 @@
 mod http2_support;
 
 use http2_support::frames::*;
-use http2_support::{Owned, data, merge, read, read_all};
+use http2_support::{Owned, data, read, read_all};
 use wsferry::Error;
 use wsferry::config::Limits;
 use wsferry::http2::frame::PREFACE;
@@ -161,7 +161,7 @@ fn every_split_point_gives_the_same() {
         let (rest, error) = read(&mut reader, second);
         assert_eq!(error, None);
         found.extend(rest);
-        assert_eq!(merge(found), events, "cut at {split}");
+        assert_eq!(Owned::joined(found), events, "cut at {split}");
     }
     for size in [1, 2, 7, 64] {
         let mut reader = Reader::new(Sender::Client, &Limits::default());
@@ -169,7 +169,7 @@ fn every_split_point_gives_the_same() {
             .chunks(size)
             .flat_map(|chunk| read(&mut reader, chunk).0)
             .collect();
-        assert_eq!(merge(found), events, "in pieces of {size}");
+        assert_eq!(Owned::joined(found), events, "in pieces of {size}");
     }
 }
 

@@ -10,20 +10,14 @@
     missing_docs
 )]
 
+mod hex;
+
+use hex::hex;
 use wsferry::Error;
 use wsferry::http2::hpack::{Decoder, DynamicTable, Encoder, STATIC, integer, static_name};
 use wsferry::message::Field;
 
 type Owned = (String, String, bool);
-
-fn hex(text: &str) -> Vec<u8> {
-    let digits: Vec<u32> = text.chars().filter_map(|c| c.to_digit(16)).collect();
-    assert_eq!(digits.len() % 2, 0, "{text}");
-    digits
-        .chunks(2)
-        .map(|pair| (pair[0] * 16 + pair[1]) as u8)
-        .collect()
-}
 
 fn decode(decoder: &mut Decoder, block: &[u8]) -> Result<Vec<Owned>, Error> {
     let mut fields = Vec::new();

@@ -10,17 +10,11 @@
     missing_docs
 )]
 
+mod hex;
+
+use hex::hex;
 use wsferry::Error;
 use wsferry::http2::hpack::huffman;
-
-fn hex(text: &str) -> Vec<u8> {
-    let digits: Vec<u32> = text.chars().filter_map(|c| c.to_digit(16)).collect();
-    assert_eq!(digits.len() % 2, 0, "{text}");
-    digits
-        .chunks(2)
-        .map(|pair| (pair[0] * 16 + pair[1]) as u8)
-        .collect()
-}
 
 /// Each byte alone, as another implementation (Python's hpack) encodes it.
 const SINGLE: &str = "

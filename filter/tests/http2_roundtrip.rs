@@ -13,7 +13,7 @@
 mod http2_support;
 
 use http2_support::messages::{direction, written};
-use http2_support::{Owned, merge, read, read_all};
+use http2_support::{Owned, read, read_all};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use wsferry::config::Limits;
@@ -25,7 +25,7 @@ fn is_nothing(event: &Owned) -> bool {
 }
 
 fn expected(events: &[Owned]) -> Vec<Owned> {
-    merge(
+    Owned::joined(
         events
             .iter()
             .filter(|event| !is_nothing(event))
@@ -42,7 +42,7 @@ proptest! {
         let bytes = written(sender, &events, table);
         let (read, error) = read_all(sender, &bytes);
         prop_assert_eq!(error, None);
-        prop_assert_eq!(merge(read), expected(&events));
+        prop_assert_eq!(Owned::joined(read), expected(&events));
     }
 
     #[test]
@@ -64,6 +64,6 @@ proptest! {
                 break;
             }
         }
-        prop_assert_eq!(merge(all), expected(&events));
+        prop_assert_eq!(Owned::joined(all), expected(&events));
     }
 }

@@ -11,12 +11,13 @@
 )]
 
 mod cbor;
+mod hex;
 
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use cbor::{Owned, OwnedField, decode_all, decode_pieces, joined};
+use cbor::{Owned, OwnedField, decode_all, decode_pieces};
 use serde::Deserialize;
 use serde_json::Value as Json;
 use wsferry::Error;
@@ -113,11 +114,11 @@ fn hex(text: &str) -> Vec<u8> {
     for word in text.split_whitespace() {
         match word.split_once('*') {
             Some((byte, times)) => {
-                let byte = cbor::hex(byte);
+                let byte = hex::hex(byte);
                 assert_eq!(byte.len(), 1);
                 bytes.extend(std::iter::repeat_n(byte[0], times.parse().unwrap()));
             }
-            None => bytes.extend(cbor::hex(word)),
+            None => bytes.extend(hex::hex(word)),
         }
     }
     bytes
@@ -222,7 +223,7 @@ fn decoding_gives_the_meaning() {
                 decode_all(decoder, &bytes)
             } else {
                 let pieces: Vec<&[u8]> = bytes.chunks(5).collect();
-                decode_pieces(decoder, &pieces).map(joined)
+                decode_pieces(decoder, &pieces).map(Owned::joined)
             };
             match (&step.meaning, &step.error) {
                 (Some(meaning), None) => {
@@ -230,7 +231,7 @@ fn decoding_gives_the_meaning() {
                     let expected = if number.is_multiple_of(2) {
                         expected
                     } else {
-                        joined(expected)
+                        Owned::joined(expected)
                     };
                     assert_eq!(result, Ok(expected), "{name}, step {number}");
                 }
@@ -405,7 +406,7 @@ fn examples_of_the_document_are_vectors_and_mean_what_they_say() {
         let is_hex = |line: &&str| line.chars().all(|c| c == ' ' || c.is_ascii_hexdigit());
         let digits: String = lines.lines().take_while(is_hex).collect();
         let notation: Vec<&str> = lines.lines().skip_while(is_hex).map(str::trim).collect();
-        let bytes = cbor::hex(&digits);
+        let bytes = hex::hex(&digits);
         assert_eq!(diagnostic(&bytes), notation.join(" "), "{vector}");
         let (case, step) = vector.rsplit_once('/').unwrap();
         let (_, case) = cases.iter().find(|one| one.0 == case).expect(vector);

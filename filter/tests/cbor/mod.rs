@@ -1,7 +1,9 @@
-//! What the CBOR tests share: messages that own their bytes, and a second, naive decoder to compare with.
+//! What the CBOR tests share: calls for whole messages, and a second, naive decoder to compare with.
 
 #![allow(dead_code)]
 
+#[path = "../owned/mod.rs"]
+mod owned;
 pub mod traffic;
 
 use std::collections::VecDeque;
@@ -9,220 +11,15 @@ use std::collections::VecDeque;
 use ciborium::Value;
 use wsferry::Error;
 use wsferry::cbor::{Decoder, Encoder};
-use wsferry::message::{Field, Fields, Message, RequestHead, Settings, WireId};
+use wsferry::message::WireId;
 
-pub type OwnedField = (Vec<u8>, Vec<u8>, bool);
-
-/// A message that owns its bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Owned {
-    Request {
-        stream: u16,
-        end: bool,
-        method: Vec<u8>,
-        scheme: Vec<u8>,
-        authority: Vec<u8>,
-        path: Vec<u8>,
-        protocol: Option<Vec<u8>>,
-        fields: Vec<OwnedField>,
-    },
-    Response {
-        stream: u16,
-        end: bool,
-        status: u16,
-        fields: Vec<OwnedField>,
-    },
-    Data {
-        stream: u16,
-        end: bool,
-        payload: Vec<u8>,
-    },
-    Trailers {
-        stream: u16,
-        fields: Vec<OwnedField>,
-    },
-    Reset {
-        stream: u16,
-        code: u32,
-    },
-    Credit {
-        stream: Option<u16>,
-        bytes: u32,
-    },
-    Settings(Vec<(u16, u32)>),
-    Ack,
-    Goaway {
-        last: Option<u16>,
-        code: u32,
-    },
-}
-
-fn owned_fields(fields: &Fields) -> Vec<OwnedField> {
-    fields
-        .iter()
-        .map(
-            |Field {
-                 name,
-                 value,
-                 sensitive,
-             }| (name.to_vec(), value.to_vec(), sensitive),
-        )
-        .collect()
-}
-
-pub fn fields_of(owned: &[OwnedField]) -> Fields {
-    let mut fields = Fields::new();
-    for (name, value, sensitive) in owned {
-        fields.push(name, value, *sensitive);
-    }
-    fields
-}
+pub use owned::{Owned, OwnedField};
 
 impl Owned {
-    pub fn from(message: &Message<'_, WireId>) -> Self {
-        match *message {
-            Message::Request { stream, end, head } => Self::Request {
-                stream: stream.0,
-                end,
-                method: head.method.to_vec(),
-                scheme: head.scheme.to_vec(),
-                authority: head.authority.to_vec(),
-                path: head.path.to_vec(),
-                protocol: head.protocol.map(<[u8]>::to_vec),
-                fields: owned_fields(head.fields),
-            },
-            Message::Response {
-                stream,
-                end,
-                status,
-                fields,
-            } => Self::Response {
-                stream: stream.0,
-                end,
-                status,
-                fields: owned_fields(fields),
-            },
-            Message::Data { stream, end, payload } => Self::Data {
-                stream: stream.0,
-                end,
-                payload: payload.to_vec(),
-            },
-            Message::Trailers { stream, fields } => Self::Trailers {
-                stream: stream.0,
-                fields: owned_fields(fields),
-            },
-            Message::Reset { stream, code } => Self::Reset {
-                stream: stream.0,
-                code,
-            },
-            Message::Credit { stream, bytes } => Self::Credit {
-                stream: stream.map(|id| id.0),
-                bytes,
-            },
-            Message::Settings(settings) => Self::Settings(settings.iter().collect()),
-            Message::Ack => Self::Ack,
-            Message::Goaway { last, code } => Self::Goaway {
-                last: last.map(|id| id.0),
-                code,
-            },
-        }
-    }
-
-    /// Lends the message to `use_it`.
-    pub fn lend<T>(&self, use_it: impl FnOnce(&Message<'_, WireId>) -> T) -> T {
-        match self {
-            Self::Request {
-                stream,
-                end,
-                method,
-                scheme,
-                authority,
-                path,
-                protocol,
-                fields,
-            } => {
-                let fields = fields_of(fields);
-                use_it(&Message::Request {
-                    stream: WireId(*stream),
-                    end: *end,
-                    head: RequestHead {
-                        method,
-                        scheme,
-                        authority,
-                        path,
-                        protocol: protocol.as_deref(),
-                        fields: &fields,
-                    },
-                })
-            }
-            Self::Response {
-                stream,
-                end,
-                status,
-                fields,
-            } => use_it(&Message::Response {
-                stream: WireId(*stream),
-                end: *end,
-                status: *status,
-                fields: &fields_of(fields),
-            }),
-            Self::Data { stream, end, payload } => use_it(&Message::Data {
-                stream: WireId(*stream),
-                end: *end,
-                payload,
-            }),
-            Self::Trailers { stream, fields } => use_it(&Message::Trailers {
-                stream: WireId(*stream),
-                fields: &fields_of(fields),
-            }),
-            Self::Reset { stream, code } => use_it(&Message::Reset {
-                stream: WireId(*stream),
-                code: *code,
-            }),
-            Self::Credit { stream, bytes } => use_it(&Message::Credit {
-                stream: stream.map(WireId),
-                bytes: *bytes,
-            }),
-            Self::Settings(entries) => {
-                let mut settings = Settings::new();
-                for (id, value) in entries {
-                    settings.set(*id, *value);
-                }
-                use_it(&Message::Settings(&settings))
-            }
-            Self::Ack => use_it(&Message::Ack),
-            Self::Goaway { last, code } => use_it(&Message::Goaway {
-                last: last.map(WireId),
-                code: *code,
-            }),
-        }
-    }
-
     pub fn encode(&self, encoder: &mut Encoder) -> Vec<u8> {
         let mut out = Vec::new();
-        self.lend(|message| encoder.encode(message, &mut out));
+        self.lend::<WireId, _>(|message| encoder.encode(message, &mut out));
         out
-    }
-
-    pub fn fields(&self) -> &[OwnedField] {
-        match self {
-            Self::Request { fields, .. } | Self::Response { fields, .. } | Self::Trailers { fields, .. } => {
-                fields
-            }
-            _ => &[],
-        }
-    }
-
-    /// The same with `sensitive` unset everywhere: only it may change on the way.
-    pub fn without_sensitive(mut self) -> Self {
-        if let Self::Request { fields, .. } | Self::Response { fields, .. } | Self::Trailers { fields, .. } =
-            &mut self
-        {
-            for field in fields {
-                field.2 = false;
-            }
-        }
-        self
     }
 }
 
@@ -253,28 +50,6 @@ pub fn decode_pieces(decoder: &mut Decoder, pieces: &[&[u8]]) -> Result<Vec<Owne
     }
     decoder.end_of_message()?;
     Ok(messages)
-}
-
-/// Joins data messages that follow each other on the same stream: decoders may cut data anywhere.
-pub fn joined(messages: Vec<Owned>) -> Vec<Owned> {
-    let mut all: Vec<Owned> = Vec::new();
-    for message in messages {
-        if let Owned::Data { stream, end, payload } = &message
-            && let Some(Owned::Data {
-                stream: last_stream,
-                end: last_end,
-                payload: last_payload,
-            }) = all.last_mut()
-            && last_stream == stream
-            && !*last_end
-        {
-            last_payload.extend_from_slice(payload);
-            *last_end = *end;
-        } else {
-            all.push(message);
-        }
-    }
-    all
 }
 
 /// A decoder for what a conforming sender sends, written from PROTOCOL.md with `ciborium` and plain
@@ -313,7 +88,7 @@ impl Model {
 
     fn message(&mut self, value: &Value) -> Owned {
         let items = value.as_array().expect("an array");
-        let stream = || uint16(&items[1]);
+        let stream = || u32::from(uint16(&items[1]));
         match (uint(&items[0]), items.len()) {
             (0, 8 | 9) => Owned::Request {
                 stream: stream(),
@@ -561,18 +336,4 @@ fn uint32(value: &Value) -> u32 {
 
 fn boolean(value: &Value) -> bool {
     value.as_bool().unwrap()
-}
-
-/// Bytes from hexadecimal, spaces apart.
-pub fn hex(text: &str) -> Vec<u8> {
-    let digits: Vec<u32> = text
-        .chars()
-        .filter(|character| !character.is_whitespace())
-        .map(|character| character.to_digit(16).expect("a hexadecimal digit"))
-        .collect();
-    assert!(digits.len().is_multiple_of(2));
-    digits
-        .chunks(2)
-        .map(|pair| (pair[0] << 4 | pair[1]) as u8)
-        .collect()
 }

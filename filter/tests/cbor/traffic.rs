@@ -160,7 +160,7 @@ impl Traffic {
 
     /// The next message, of any kind.
     pub fn message(&mut self) -> Owned {
-        let stream = self.below(65_536) as u16;
+        let stream = self.below(65_536) as u32;
         let end = self.chance(40);
         match self.below(10) {
             0..4 => {
@@ -206,7 +206,7 @@ impl Traffic {
         }
     }
 
-    fn small(&mut self, stream: u16) -> Owned {
+    fn small(&mut self, stream: u32) -> Owned {
         match self.below(5) {
             0 => Owned::Reset {
                 stream,

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use wsferry::http2::{Sender, Writer};
 use wsferry::message::Settings;
 
-use super::{Line, Owned, write};
+use super::{Owned, OwnedField, write};
 
 fn name() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
@@ -25,7 +25,7 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-fn lines() -> impl Strategy<Value = Vec<Line>> {
+fn lines() -> impl Strategy<Value = Vec<OwnedField>> {
     vec((name(), value(), prop::bool::weighted(0.1)), 0..12)
 }
 
