@@ -139,12 +139,14 @@ impl Fields {
         name: &'static str,
         take: impl FnOnce(&mut Self) -> Result<T, ConfigError>,
     ) -> Result<T, ConfigError> {
-        let fields = match self.take(name) {
-            None => Vec::new(),
-            Some(Json::Object(fields)) => fields,
-            Some(_) => return Err(self.refuse(name, "is no object")),
-        };
-        Self::new(format!("{}{name}.", self.path), fields).finish(take)
+        self.enter(name)?.finish(take)
+    }
+
+    fn enter(&mut self, name: &'static str) -> Result<Self, ConfigError> {
+        match self.take(name).unwrap_or(Json::Object(Vec::new())) {
+            Json::Object(fields) => Ok(Self::new(format!("{}{name}.", self.path), fields)),
+            _ => Err(self.refuse(name, "is no object")),
+        }
     }
 
     /// A list of objects. Empty where it is missing.
