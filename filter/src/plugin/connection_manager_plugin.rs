@@ -7,7 +7,7 @@
 //! back its turn to ask the target at once.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::connection_manager_context::ConnectionManagerContext;
@@ -71,7 +71,7 @@ struct State {
     metrics: ConnectionManagerMetrics,
     calls: Vec<Call>,
     /// What requests that waited are told, until they come for it.
-    told: BTreeMap<u32, (Decision, Option<Seat>)>,
+    told: HashMap<u32, (Decision, Option<Seat>)>,
     /// When the timer goes off, if it is set.
     armed: Option<Time>,
     /// When counts were last handed over.
@@ -116,7 +116,7 @@ impl ConnectionManagerPlugin {
                 random: RandomKeys::new(),
                 metrics: ConnectionManagerMetrics::define(&config)?,
                 calls: Vec::new(),
-                told: BTreeMap::new(),
+                told: HashMap::default(),
                 armed: None,
                 flushed: now,
                 is_worker: false,
