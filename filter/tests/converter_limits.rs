@@ -33,11 +33,16 @@ struct Near {
 impl Near {
     fn new() -> Self {
         let config = Arc::new(Config::parse(br#"{"role": "near"}"#).unwrap());
-        Self {
+        let mut near = Self {
             converter: Converter::new(&config),
             codec: http2::Writer::new(http2::Sender::Client),
             codec_reader: http2::Reader::new(http2::Sender::Server, &Limits::default()),
-        }
+        };
+        let mut preface = Vec::new();
+        near.codec
+            .message(&Message::Settings(&Settings::new()), &mut preface);
+        near.converter.http2_input(&preface, &mut NoKeys);
+        near
     }
 
     /// The other end sends these settings.

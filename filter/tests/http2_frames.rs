@@ -13,21 +13,15 @@
 mod http2_support;
 
 use http2_support::frames::*;
-use http2_support::{Owned, data, read, read_all};
+use http2_support::{Owned, data, read, read_all, started};
 use wsferry::Error;
 use wsferry::config::Limits;
 use wsferry::http2::frame::PREFACE;
 use wsferry::http2::{Event, Reader, Sender};
 use wsferry::message::Message;
 
-fn from_client(frames: &[Vec<u8>]) -> Vec<u8> {
-    let mut bytes = PREFACE.to_vec();
-    bytes.extend(frames.concat());
-    bytes
-}
-
 fn client(frames: &[Vec<u8>]) -> (Vec<Owned>, Option<Error>) {
-    read_all(Sender::Client, &from_client(frames))
+    read_all(Sender::Client, &frames.concat())
 }
 
 const GET: &[(&str, &str)] = &[
@@ -141,7 +135,7 @@ fn everything() -> (Vec<u8>, Vec<Owned>) {
         },
         data(7, true, b""),
     ];
-    (from_client(&frames), events)
+    (frames.concat(), events)
 }
 
 #[test]
@@ -155,7 +149,7 @@ fn every_split_point_gives_the_same() {
     let (bytes, events) = everything();
     for split in 0..=bytes.len() {
         let (first, second) = bytes.split_at(split);
-        let mut reader = Reader::new(Sender::Client, &Limits::default());
+        let mut reader = started(Sender::Client, &Limits::default());
         let (mut found, error) = read(&mut reader, first);
         assert_eq!(error, None);
         let (rest, error) = read(&mut reader, second);
@@ -164,7 +158,7 @@ fn every_split_point_gives_the_same() {
         assert_eq!(Owned::joined(found), events, "cut at {split}");
     }
     for size in [1, 2, 7, 64] {
-        let mut reader = Reader::new(Sender::Client, &Limits::default());
+        let mut reader = started(Sender::Client, &Limits::default());
         let found = bytes
             .chunks(size)
             .flat_map(|chunk| read(&mut reader, chunk).0)
@@ -175,7 +169,7 @@ fn every_split_point_gives_the_same() {
 
 #[test]
 fn data_passes_as_it_comes() {
-    let mut reader = Reader::new(Sender::Server, &Limits::default());
+    let mut reader = started(Sender::Server, &Limits::default());
     let bytes = frame(DATA, END_STREAM | PADDED, 1, b"\x01abcdef\0");
     let step = |reader: &mut Reader, range| read(reader, &bytes[range]).0;
     assert_eq!(step(&mut reader, 0..9), []);
@@ -201,21 +195,35 @@ fn a_wrong_preface_is_noticed_at_its_first_wrong_byte() {
     for wrong in 0..PREFACE.len() {
         let mut bytes = PREFACE.to_vec();
         bytes[wrong] ^= 1;
-        assert_eq!(
-            read_all(Sender::Client, &bytes[..wrong]),
-            (vec![], None),
-            "byte {wrong}"
-        );
-        assert_eq!(
-            read_all(Sender::Client, &bytes[..=wrong]),
-            (vec![], Some(Error::Http2Preface))
-        );
+        let from_start = |bytes: &[u8]| read(&mut Reader::new(Sender::Client, &Limits::default()), bytes);
+        assert_eq!(from_start(&bytes[..wrong]), (vec![], None), "byte {wrong}");
+        assert_eq!(from_start(&bytes[..=wrong]), (vec![], Some(Error::Http2Preface)));
     }
     assert_eq!(
         read_all(Sender::Server, PREFACE).1,
         Some(Error::Http2FrameSize),
         "no server's"
     );
+}
+
+/// RFC 9113 section 3.4.
+#[test]
+fn the_first_frame_is_settings() {
+    for (sender, preface) in [(Sender::Client, PREFACE.as_slice()), (Sender::Server, &[])] {
+        for first in [
+            frame(PING, 0, 0, b"too soon"),
+            frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]),
+            frame(SETTINGS, ACK, 0, &[]),
+            frame(0x77, 0, 0, &[]),
+        ] {
+            let bytes = [preface, &first].concat();
+            for size in [1, bytes.len()] {
+                let mut reader = Reader::new(sender, &Limits::default());
+                let found = bytes.chunks(size).find_map(|chunk| read(&mut reader, chunk).1);
+                assert_eq!(found, Some(Error::Http2Protocol), "{sender:?} {first:?}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -339,8 +347,8 @@ fn malformed_frames_give_the_right_error() {
     ] {
         assert_eq!(client(&frames).1, Some(error), "{name}");
         // Also byte by byte.
-        let mut reader = Reader::new(Sender::Client, &Limits::default());
-        let bytes = from_client(&frames);
+        let mut reader = started(Sender::Client, &Limits::default());
+        let bytes = frames.concat();
         let found = bytes.chunks(1).find_map(|byte| read(&mut reader, byte).1);
         assert_eq!(found, Some(error), "{name}, byte by byte");
     }
@@ -371,8 +379,7 @@ fn settings_are_validated() {
         (Sender::Server, 8, 1, true),
         (Sender::Server, 8, 2, false),
     ] {
-        let mut bytes = begun(sender);
-        bytes.extend(setting(id, value));
+        let bytes = setting(id, value);
         let expected = if good {
             (vec![Owned::Settings(vec![(id, value)])], None)
         } else {

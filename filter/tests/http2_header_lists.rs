@@ -13,16 +13,14 @@
 mod http2_support;
 
 use http2_support::frames::*;
-use http2_support::{Owned, read, read_all};
+use http2_support::{Owned, read, read_all, started};
 use wsferry::Error;
 use wsferry::config::Limits;
-use wsferry::http2::frame::PREFACE;
 use wsferry::http2::{Reader, Sender};
 
 fn headers(sender: Sender, end: bool, fields: &[(&str, &str)]) -> Owned {
     let flags = END_HEADERS | if end { END_STREAM } else { 0 };
-    let mut bytes = begun(sender);
-    bytes.extend(frame(HEADERS, flags, 1, &block(fields)));
+    let bytes = frame(HEADERS, flags, 1, &block(fields));
     let (mut events, error) = read_all(sender, &bytes);
     assert_eq!((events.len(), error), (1, None), "{fields:?}");
     events.remove(0)
@@ -178,8 +176,7 @@ fn header_lists_are_limited_and_the_state_stays_right() {
         stream,
         error: Error::Http2HeaderListTooBig,
     };
-    let mut reader = Reader::new(Sender::Client, &limits);
-    assert_eq!(read(&mut reader, PREFACE), (vec![], None));
+    let mut reader = started(Sender::Client, &limits);
     let accepts = |reader: &mut Reader, block: &[u8]| {
         let (events, error) = read(reader, &in_frames(1, block));
         assert_eq!((events.len(), error), (1, None));
@@ -210,7 +207,7 @@ fn header_lists_are_limited_and_the_state_stays_right() {
         read(&mut reader, &in_frames(7, &long)).1,
         Some(Error::Http2FrameSize)
     );
-    let mut reader = Reader::new(Sender::Server, &limits);
+    let mut reader = started(Sender::Server, &limits);
     read(&mut reader, &frame(HEADERS, 0, 1, &[]));
     let empty = frame(CONTINUATION, 0, 1, &[]);
     assert_eq!(read(&mut reader, &empty.repeat(128)), (vec![], None));

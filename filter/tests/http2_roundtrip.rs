@@ -13,7 +13,7 @@
 mod http2_support;
 
 use http2_support::messages::{direction, written};
-use http2_support::{Owned, read, read_all};
+use http2_support::{Owned, read};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use wsferry::config::Limits;
@@ -25,13 +25,9 @@ fn is_nothing(event: &Owned) -> bool {
 }
 
 fn expected(events: &[Owned]) -> Vec<Owned> {
-    Owned::joined(
-        events
-            .iter()
-            .filter(|event| !is_nothing(event))
-            .cloned()
-            .collect(),
-    )
+    let mut all = vec![Owned::Settings(vec![])];
+    all.extend(events.iter().filter(|event| !is_nothing(event)).cloned());
+    Owned::joined(all)
 }
 
 proptest! {
@@ -40,7 +36,7 @@ proptest! {
     #[test]
     fn what_is_written_is_read((sender, events) in direction(), table in any::<u32>()) {
         let bytes = written(sender, &events, table);
-        let (read, error) = read_all(sender, &bytes);
+        let (read, error) = read(&mut Reader::new(sender, &Limits::default()), &bytes);
         prop_assert_eq!(error, None);
         prop_assert_eq!(Owned::joined(read), expected(&events));
     }

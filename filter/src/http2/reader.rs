@@ -76,6 +76,8 @@ impl Reader {
 struct Frames {
     /// What is left of the preface.
     preface: &'static [u8],
+    /// The first frame, which completes the preface, has come (RFC 9113 §3.4).
+    begun: bool,
     /// Of a frame that isn't whole yet: the bytes of its header, then (with `header` set) of its payload.
     partial: Vec<u8>,
     header: Option<FrameHeader>,
@@ -100,6 +102,7 @@ impl Frames {
                 Sender::Client => PREFACE,
                 Sender::Server => &[],
             },
+            begun: false,
             partial: Vec::new(),
             header: None,
             handed_out: false,
@@ -184,8 +187,10 @@ impl Frames {
     fn check(&mut self, header: FrameHeader) -> Result<(), Error> {
         let expected = match self.continued {
             Some(stream) => header.kind == Kind::Continuation && header.stream == stream,
+            None if !self.begun => header.kind == Kind::Settings && !header.has(flag::ACK),
             None => header.kind != Kind::Continuation,
         };
+        self.begun = true;
         if !expected {
             return Err(Error::Http2Protocol);
         }

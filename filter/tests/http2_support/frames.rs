@@ -41,10 +41,12 @@ pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
-/// What the bytes of a sender begin with.
+/// What the bytes of a sender begin with: its preface, the last part of which is SETTINGS.
 pub fn begun(sender: Sender) -> Vec<u8> {
-    match sender {
+    let mut bytes = match sender {
         Sender::Client => PREFACE.to_vec(),
         Sender::Server => Vec::new(),
-    }
+    };
+    bytes.extend(frame(SETTINGS, 0, 0, &[]));
+    bytes
 }

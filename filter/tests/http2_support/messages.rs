@@ -104,10 +104,11 @@ pub fn direction() -> impl Strategy<Value = (Sender, Vec<Owned>)> {
     ]
 }
 
-/// The bytes of `events`, with some changes of the table's size among them.
+/// The bytes of `events` after empty SETTINGS, with some changes of the table's size among them.
 pub fn written(sender: Sender, events: &[Owned], table: u32) -> Vec<u8> {
     let mut writer = Writer::new(sender);
     let mut out = Vec::new();
+    write(&mut writer, &Owned::Settings(vec![]), &mut out);
     for (index, event) in events.iter().enumerate() {
         if index % 5 == 3 {
             let mut settings = Settings::new();

@@ -59,7 +59,15 @@ pub fn read(reader: &mut Reader, mut input: &[u8]) -> (Vec<Owned>, Option<Error>
 
 /// All of `bytes` by a new reader with default limits.
 pub fn read_all(sender: Sender, bytes: &[u8]) -> (Vec<Owned>, Option<Error>) {
-    read(&mut Reader::new(sender, &Limits::default()), bytes)
+    read(&mut started(sender, &Limits::default()), bytes)
+}
+
+/// A reader that has read the preface.
+pub fn started(sender: Sender, limits: &Limits) -> Reader {
+    let mut reader = Reader::new(sender, limits);
+    let preface = read(&mut reader, &frames::begun(sender));
+    assert_eq!(preface, (vec![Owned::Settings(vec![])], None));
+    reader
 }
 
 /// Writes what can be written: everything but padding and what was malformed.
