@@ -15,6 +15,8 @@ from endpoints.http2 import Http2Client
 
 MIB = 1 << 20
 GET = RequestHead(b"GET", b"/", b"app.example")
+# How long the slow reader reads; all of its 64 MiB take 672 s.
+SLOW_READER_SECONDS = int(os.environ.get("WSFERRY_SLOW_READER_SECONDS", "12"))
 
 
 async def read_all(exchange) -> tuple[ResponseHead, bytes]:
@@ -59,12 +61,12 @@ def test_1000_requests_in_flight_on_one_websocket(client_kind, origin_kind, loop
         assert body == b"/%d" % number
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(SLOW_READER_SECONDS + 120)
 @pytest.mark.parametrize("client_kind", CLIENTS)
 def test_a_slow_reader_stops_only_itself(client_kind, loop, new_pair, web_origins):
     """64 MiB to a client that reads 100 KB/s: both Envoys stay within 16 MiB, and others are served meanwhile.
 
-    What can pile up has done so within a second or two, so some seconds of the eleven minutes will do.
+    What can pile up has done so within a second or two, so by default some seconds of the eleven minutes will do.
     """
     port, files, _ = web_origins
     (files / "trickle.bin").write_bytes(os.urandom(64 * MIB))
@@ -85,8 +87,8 @@ def test_a_slow_reader_stops_only_itself(client_kind, loop, new_pair, web_origin
             client = Http2Client(pair.near_port, window=65535)
             exchange = await client.open(RequestHead(b"GET", b"/trickle.bin", b"app.example"), end=True)
             await exchange.receive()
-            while (passed := time.monotonic() - begun) < seconds:
-                while got < passed * 100_000:
+            while (passed := time.monotonic() - begun) < seconds and got < 64 * MIB:
+                while got < min(passed * 100_000, 64 * MIB):
                     got += len((await exchange.receive()).payload)
                 await asyncio.sleep(0.05)
             await client.close()
@@ -97,8 +99,8 @@ def test_a_slow_reader_stops_only_itself(client_kind, loop, new_pair, web_origin
             running = asyncio.get_running_loop()
             await running.sock_connect(raw, ("127.0.0.1", pair.near_port))
             await running.sock_sendall(raw, b"GET /trickle.bin HTTP/1.1\r\nhost: app.example\r\n\r\n")
-            while (passed := time.monotonic() - begun) < seconds:
-                while got < passed * 100_000:
+            while (passed := time.monotonic() - begun) < seconds and got < 64 * MIB:
+                while got < min(passed * 100_000, 64 * MIB):
                     piece = await running.sock_recv(raw, 5000)
                     assert piece
                     got += len(piece)
@@ -111,7 +113,7 @@ def test_a_slow_reader_stops_only_itself(client_kind, loop, new_pair, web_origin
             assert await fetch(b"/quick.bin") == 8 * MIB
         before = [envoy.memory() for envoy in pair.envoys]
         peak = list(before)
-        slow = asyncio.ensure_future(read_slowly(12))
+        slow = asyncio.ensure_future(read_slowly(SLOW_READER_SECONDS))
         quick = []
         while not slow.done():
             begun = time.monotonic()
@@ -121,13 +123,18 @@ def test_a_slow_reader_stops_only_itself(client_kind, loop, new_pair, web_origin
             await asyncio.sleep(0.02)
         return before, peak, quick, slow.result()
 
-    before, peak, quick, got = loop(run(), limit=60)
-    assert 1_000_000 < got < 2_000_000
+    before, peak, quick, got = loop(run(), limit=SLOW_READER_SECONDS + 48)
+    wanted = min(SLOW_READER_SECONDS * 100_000, 64 * MIB)
+    assert wanted - 200_000 < got < wanted + 800_000
     growth = [(after - first) / MIB for first, after in zip(before, peak)]
-    print(f"growth near {growth[0]:.1f} MiB, far {growth[1]:.1f} MiB; slowest other request {max(quick) * 1000:.0f} ms")
+    print(
+        f"{got} bytes; growth near {growth[0]:.1f} MiB, far {growth[1]:.1f} MiB; "
+        f"{len(quick)} other requests, the slowest took {max(quick) * 1000:.0f} ms"
+    )
     assert max(growth) < 16
     assert len(quick) > 100
-    assert max(quick) < 1
+    # Not the slowest: the machine may have had something else to do.
+    assert sorted(quick)[len(quick) * 99 // 100] < 1
 
 
 def test_slow_readers_do_not_stop_bulk_transfers(loop, new_pair, web_origins):
