@@ -12,6 +12,7 @@
 //! converter makes sure that some do, by an **echo**: it puts an HTTP/2 PING into the bytes for the
 //! local codec, which answers at once, or a WebSocket Ping into those for the other end.
 
+mod drain;
 mod header_size;
 mod http2_side;
 mod joint;
@@ -50,13 +51,24 @@ pub struct Converter {
 /// Why and by whom a WebSocket was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Closed {
-    /// Close code sent or received; [`close_code::NO_STATUS`] or [`close_code::ABNORMAL`] where there
-    /// was none.
+    /// Close code sent or received. Where there was no Close: [`close_code::GOING_AWAY`] if `goaway` was said and no
+    /// stream was open, else [`close_code::ABNORMAL`]. Where Close had no code: [`close_code::NO_STATUS`].
     pub code: u16,
-    /// The other end closed first.
-    pub by_peer: bool,
+    /// Who closed first.
+    pub by: Closer,
     /// What was wrong with the bytes, where that is the reason.
     pub error: Option<Error>,
+}
+
+/// Who closed a WebSocket first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closer {
+    /// This end.
+    ThisEnd,
+    /// The other end, with a Close frame.
+    OtherEnd,
+    /// Nobody: it ended without a Close frame.
+    Nobody,
 }
 
 /// What happened since the counts were last taken.
@@ -114,8 +126,11 @@ impl Converter {
                 self.joint.fail(error);
             } else if self.joint.http2.waiting() > MAX_WAITING {
                 self.joint.fail(Error::Http2Protocol);
-            } else if self.joint.http2.waiting() > 0 {
-                self.joint.websocket.request_echo(mask_keys);
+            } else {
+                if self.joint.http2.waiting() > 0 {
+                    self.joint.websocket.request_echo(mask_keys);
+                }
+                self.joint.close_if_drained();
             }
         }
         self.joint.websocket.flush_answers(mask_keys);
@@ -130,7 +145,11 @@ impl Converter {
                         .websocket
                         .forward_ping(opaque, mask_keys, &mut self.joint.counts);
                 }
-                http2::Event::PingAck(_) => self.joint.http2.echo_returned(),
+                http2::Event::PingAck(opaque) => {
+                    if self.joint.http2.echo_returned(opaque) {
+                        self.joint.codec_drained(mask_keys);
+                    }
+                }
                 http2::Event::Padding { stream, bytes } => self.joint.http2.give_back(Some(stream), bytes),
                 http2::Event::Malformed { stream, error } => {
                     self.joint.refuse_outgoing(stream, error, mask_keys);
@@ -145,6 +164,7 @@ impl Converter {
         let joint = &mut self.joint;
         joint.counts.websocket_bytes_in = joint.counts.websocket_bytes_in.wrapping_add(length(input));
         if self.joint.closed.is_some() {
+            self.joint.release_goaway();
             return self.joint.reset_streams();
         }
         self.joint.http2.reserve_for(input.len());
@@ -152,6 +172,9 @@ impl Converter {
             self.joint.fail(error);
         }
         self.joint.return_stray_bytes(mask_keys);
+        if self.joint.role == Role::Far {
+            self.joint.close_if_drained();
+        }
         if self.joint.websocket.waiting() > MAX_WAITING {
             self.joint.fail(Error::ExcessiveLoad);
         } else if self.joint.websocket.waiting() > 0 {
@@ -197,7 +220,7 @@ impl Converter {
             };
             self.joint.closed = Some(Closed {
                 code,
-                by_peer: false,
+                by: Closer::ThisEnd,
                 error: None,
             });
             self.joint.websocket.request_close(Some(code), "");
@@ -207,13 +230,7 @@ impl Converter {
 
     /// The other end has ended its direction, with or without Close.
     pub fn websocket_end(&mut self) {
-        let abnormal = Closed {
-            code: close_code::ABNORMAL,
-            by_peer: true,
-            error: None,
-        };
-        self.joint.closed.get_or_insert(abnormal);
-        self.joint.reset_streams();
+        self.joint.websocket_end();
     }
 
     /// Moves what is to be sent to the local codec into `out`, which is cleared first.

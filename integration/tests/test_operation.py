@@ -16,7 +16,7 @@ import yaml
 import scenario
 from conftest import CLIENTS, WASM
 from endpoints import End, RequestHead, Reset, ResponseHead
-from pair import ROOT, cluster
+from pair import ROOT, cluster, connection_manager
 from test_scenarios import check
 
 GET = RequestHead(b"GET", b"/", b"app.example")
@@ -218,13 +218,89 @@ def test_draining_near_envoy_finishes_what_is_under_way(loop, new_pair, origin):
     loop(run())
 
 
+def closes(envoy) -> dict[str, int]:
+    """Ended WebSockets by close code."""
+    prefix = "wasmcustom.wsferry_websockets_closed_"
+    return {name.removeprefix(prefix): count for name, count in envoy.stats().items() if name.startswith(prefix) and count}
+
+
+def wait_closes(pair, expected: dict[str, int]) -> None:
+    deadline = time.monotonic() + 10
+    while (found := [closes(envoy) for envoy in pair.envoys]) != [expected, expected]:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+
+
+def http_options(config: dict, cluster_name: str) -> dict:
+    options = cluster(config, cluster_name)["typed_extension_protocol_options"]
+    return options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"]["common_http_protocol_options"]
+
+
+def test_far_envoy_drained_under_a_stream(loop, new_pair, origin):
+    """The WebSocket ends with its last stream, by a Close that counts as orderly on both sides."""
+    server = origin("http1")
+    pair = new_pair(f"127.0.0.1:{server.port}", start=False)
+    # Otherwise Envoy lets chance decide, over ten minutes, which response carries a GOAWAY.
+    pair.far.arguments += ["--drain-strategy", "immediate"]
+    pair.start()
+
+    async def answer_one(client, asked) -> None:
+        _, answer = await server.accepted.get()
+        await answer.respond(ResponseHead(204))
+        assert (await asked.receive()).status == 204
+
+    async def run():
+        client = CLIENTS["http1"](pair.near_port)
+        streaming = await client.open(GET, end=True)
+        _, answer = await server.accepted.get()
+        await answer.respond(ResponseHead(200, [(b"content-length", b"8")]))
+        assert (await streaming.receive()).status == 200
+        await asyncio.to_thread(pair.far.admin, "/drain_listeners?graceful", "POST")
+        beside = client.beside()
+        await answer_one(beside, await beside.open(GET, end=True))
+        await answer.send(b"half")
+        assert (await streaming.receive()).payload == b"half"
+        await asyncio.to_thread(wait_goaway)
+        assert closes(pair.near) == closes(pair.far) == {}
+        await answer.send(b"done")
+        await answer.finish()
+        assert (await streaming.receive()).payload == b"done"
+        assert isinstance(await streaming.receive(), End)
+        await asyncio.to_thread(wait_closes, pair, {"1001": 1})
+
+    def wait_goaway() -> None:
+        deadline = time.monotonic() + 5
+        while not pair.far.stats()["http.inner.downstream_cx_drain_close"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    loop(run(), 30)
+    assert "WebSocket closed by this end with 1001" in pair.far.log.read_text()
+    assert "WebSocket closed by the other end with 1001" in pair.near.log.read_text()
+
+
+def test_idle_timeouts(new_pair, origin):
+    """The far Envoy's says goaway, and both ends say Close. The near Envoy's pool hangs up without a word."""
+    pair = new_pair(f"127.0.0.1:{origin('http1').port}", start=False)
+    connection_manager(pair.far.config, "inner")["common_http_protocol_options"]["idle_timeout"] = "1s"
+    pair.start()
+    wait_closes(pair, {"1001": 1})
+    assert "WebSocket closed by this end with 1001" in pair.near.log.read_text()
+    assert "WebSocket closed by the other end with 1001" in pair.far.log.read_text()
+
+    pair = new_pair(f"127.0.0.1:{origin('http1').port}", start=False)
+    http_options(pair.near.config, "tunnel")["idle_timeout"] = "1s"
+    pair.start()
+    wait_closes(pair, {"1006": 1})
+    for envoy in pair.envoys:
+        assert "[info][wasm]" in next(line for line in envoy.log.read_text().splitlines() if "without Close" in line)
+
+
 def test_websocket_is_renewed_before_it_gets_too_old(loop, new_pair, origin, tmp_path):
     """Where something on the way ends connections of some age: new requests take a new one, the old ones finish."""
     server = origin("http1")
     config = yaml.safe_load((ROOT / "envoy/near.yaml").read_text())
-    options = cluster(config, "tunnel")["typed_extension_protocol_options"]
-    http = options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"]
-    http["common_http_protocol_options"]["max_connection_duration"] = "1s"
+    http_options(config, "tunnel")["max_connection_duration"] = "1s"
     (tmp_path / "near.yaml").write_text(yaml.safe_dump(config))
     pair = new_pair(f"127.0.0.1:{server.port}", near_config=tmp_path / "near.yaml")
 

@@ -1,10 +1,11 @@
 //! What both directions of a converter share: one message at a time, from one side to the other.
 
+use super::drain::{Drain, LastStream};
 use super::header_size::header_list_size;
 use super::http2_side::Http2Side;
 use super::streams::{Step, Streams};
 use super::websocket_side::WebSocketSide;
-use super::{Closed, Counts, MaskKeys};
+use super::{Closed, Closer, Counts, MaskKeys};
 use crate::cbor;
 use crate::config::{Config, Role};
 use crate::error::{Error, close_code, http2_code};
@@ -23,6 +24,7 @@ pub(super) struct Joint {
     pub(super) websocket: WebSocketSide,
     /// Data for streams that are gone, to be given back to the other end's connection window, bytes.
     stray_bytes: u32,
+    drain: Drain,
     pub(super) closed: Option<Closed>,
     pub(super) counts: Counts,
 }
@@ -40,6 +42,7 @@ impl Joint {
             http2: Http2Side::new(this),
             websocket: WebSocketSide::new(writer, cbor::Encoder::new(&config.field_policy)),
             stray_bytes: 0,
+            drain: Drain::No,
             closed: None,
             counts: Counts::default(),
         }
@@ -119,8 +122,16 @@ impl Joint {
                 Ok(())
             }
             Message::Goaway { last, code } => {
-                let last = last.map(|last| self.streams.last_for_wire(last));
-                self.send(Message::Goaway { last, code }, keys);
+                self.drain = match (self.role, code, last, self.drain) {
+                    (Role::Far, http2_code::NO_ERROR, None, Drain::No) => Drain::Announced,
+                    (Role::Far, http2_code::NO_ERROR, Some(_), _) => Drain::Done { held: None },
+                    (.., unchanged) => unchanged,
+                };
+                let wire = last.map(|last| self.streams.last_for_wire(last));
+                if let (Role::Far, Some(last)) = (self.role, last) {
+                    self.streams.remove_after(last);
+                }
+                self.send(Message::Goaway { last: wire, code }, keys);
                 Ok(())
             }
         }
@@ -271,10 +282,79 @@ impl Joint {
                 Ok(())
             }
             Message::Goaway { last, code } => {
-                let last = last.map(|last| self.streams.last_for_http2(last));
-                self.http2.send(&Message::Goaway { last, code });
+                self.incoming_goaway(last, code);
                 Ok(())
             }
+        }
+    }
+
+    fn incoming_goaway(&mut self, last: LastStream, code: u32) {
+        let orderly = code == http2_code::NO_ERROR;
+        let idle = self.streams.len() == 0;
+        match (self.role, self.drain) {
+            // The answer. The codec would fall silent at it, and not even answer a PING (Envoy 1.40).
+            (Role::Far, Drain::Announced | Drain::Done { .. }) if orderly => {
+                self.drain = Drain::Done { held: None };
+            }
+            (Role::Near, Drain::No) if orderly => {
+                let held = idle.then_some(last);
+                if idle {
+                    self.http2.send_no_streams();
+                } else {
+                    self.send_goaway(last, code);
+                }
+                self.drain = Drain::Asked { held };
+                self.http2.request_drained();
+            }
+            (Role::Near, Drain::Asked { held: Some(_) }) if orderly && idle => {
+                self.drain = Drain::Asked { held: Some(last) };
+            }
+            _ => {
+                self.drain.take_held();
+                self.send_goaway(last, code);
+            }
+        }
+    }
+
+    fn send_goaway(&mut self, last: LastStream, code: u32) {
+        let last = last.map(|last| self.streams.last_for_http2(last));
+        if let (Role::Near, Some(last)) = (self.role, last) {
+            self.streams.remove_after(last);
+        }
+        self.http2.send(&Message::Goaway { last, code });
+    }
+
+    /// A near end's codec won't open any more streams, and the other end is told so.
+    pub(super) fn codec_drained(&mut self, keys: &mut dyn MaskKeys) {
+        let Drain::Asked { held } = self.drain else {
+            return;
+        };
+        self.drain = Drain::Done { held };
+        // Some were opened in the meantime: the codec can have its GOAWAY now.
+        if self.streams.len() > 0 {
+            self.release_goaway();
+        }
+        let last = Some(WireId(u16::MAX)); // Of the far end's streams, which there are none of.
+        let code = http2_code::NO_ERROR;
+        self.send(Message::Goaway { last, code }, keys);
+    }
+
+    /// Gives the codec the GOAWAY that was held back.
+    pub(super) fn release_goaway(&mut self) {
+        if let Some(last) = self.drain.take_held() {
+            self.send_goaway(last, http2_code::NO_ERROR);
+        }
+    }
+
+    /// Closes when nothing is under way and nothing more will come.
+    pub(super) fn close_if_drained(&mut self) {
+        if self.closed.is_none() && matches!(self.drain, Drain::Done { .. }) && self.streams.len() == 0 {
+            self.closed = Some(Closed {
+                code: close_code::GOING_AWAY,
+                by: Closer::ThisEnd,
+                error: None,
+            });
+            self.websocket.request_close(Some(close_code::GOING_AWAY), "");
         }
     }
 
@@ -401,7 +481,7 @@ impl Joint {
             let codes = error.codes();
             self.closed = Some(Closed {
                 code: codes.close,
-                by_peer: false,
+                by: Closer::ThisEnd,
                 error: Some(error),
             });
             self.close(Some(codes.close), codes.label, codes.http2);
@@ -411,7 +491,7 @@ impl Joint {
     pub(super) fn closed_by_peer(&mut self, code: Option<u16>) {
         let closed = Closed {
             code: code.unwrap_or(close_code::NO_STATUS),
-            by_peer: true,
+            by: Closer::OtherEnd,
             error: None,
         };
         self.closed = Some(closed);
@@ -440,6 +520,22 @@ impl Joint {
                 }
             }
         }
+    }
+
+    /// The other end says no more. Without Close that is orderly only where `goaway` was said and nothing was under
+    /// way: Envoy's pool hangs up then, and gives nobody a chance to say Close.
+    pub(super) fn websocket_end(&mut self) {
+        let orderly = self.drain != Drain::No && self.streams.len() == 0;
+        self.closed.get_or_insert(Closed {
+            code: if orderly {
+                close_code::GOING_AWAY
+            } else {
+                close_code::ABNORMAL
+            },
+            by: Closer::Nobody,
+            error: None,
+        });
+        self.reset_streams();
     }
 
     pub(super) fn reset_streams(&mut self) {

@@ -280,6 +280,12 @@ impl Streams {
         Some(stream)
     }
 
+    /// Forgets the streams that the codec opened or got after `last`: those that a GOAWAY refuses.
+    pub fn remove_after(&mut self, last: Http2Id) {
+        self.by_http2.retain(|http2, _| *http2 <= last);
+        self.by_wire.retain(|_, stream| stream.http2 <= last);
+    }
+
     /// Forgets all streams and returns their identifiers at the codec, in the order of opening.
     pub fn drain(&mut self) -> Vec<Http2Id> {
         let mut ids: Vec<_> = self.by_wire.drain().map(|(_, stream)| stream.http2).collect();

@@ -22,7 +22,7 @@ use super::metrics::Metrics;
 use super::root::Shared;
 use super::shared_target;
 use crate::config::Role;
-use crate::converter::{Closed, Converter, Counts};
+use crate::converter::{Closed, Closer, Converter, Counts};
 use crate::error::close_code;
 use crate::message::Fields;
 use crate::websocket::handshake::{self, RequestHeaders, ResponseHeaders};
@@ -349,7 +349,8 @@ impl ConverterContext {
         let Some(closed) = connection.converter.closed() else {
             return;
         };
-        let over = (closed.by_peer || closed.error.is_some()) && connection.converter.close_sent();
+        let over =
+            (closed.by == Closer::OtherEnd || closed.error.is_some()) && connection.converter.close_sent();
         let (end, milliseconds) = match (connection.end, over) {
             (End::Open | End::Closing, true) => (End::Done, 0),
             (End::Open, false) => (End::Closing, self.shared.config.close_timeout_ms),
@@ -403,17 +404,18 @@ impl Connection {
     }
 
     fn summary(&self, closed: &Closed) -> (Level, String) {
-        // Envoy ends idle and drained connections without giving anyone a chance to say Close.
+        // Envoy ends connections that are idle or too old without giving anyone a chance to say Close.
         let lost = closed.code == close_code::ABNORMAL && self.cut_off > 0;
         let level = match (closed.code, closed.error) {
             (close_code::NORMAL | close_code::GOING_AWAY | close_code::NO_STATUS, None) => Level::Info,
             (close_code::ABNORMAL, None) if !lost => Level::Info,
             _ => Level::Warn,
         };
-        let how = match (closed.code, closed.by_peer) {
-            (close_code::ABNORMAL, _) => "without Close".to_owned(),
-            (code, true) => format!("by the other end with {code}"),
-            (code, false) => format!("by this end with {code}"),
+        let how = match (closed.by, closed.code) {
+            (Closer::Nobody, close_code::GOING_AWAY) => "without Close, after goaway".to_owned(),
+            (Closer::Nobody, _) => "without Close".to_owned(),
+            (Closer::OtherEnd, code) => format!("by the other end with {code}"),
+            (Closer::ThisEnd, code) => format!("by this end with {code}"),
         };
         let why = closed
             .error
