@@ -15,12 +15,14 @@ pub mod status {
     pub const NOT_FOUND: u32 = 1;
     /// Not now, or not like this.
     pub const BAD_ARGUMENT: u32 = 2;
+    /// Somebody else was quicker.
+    pub const CAS_MISMATCH: u32 = 8;
     /// The host can't do it.
     pub const INTERNAL_FAILURE: u32 = 10;
 }
 use status::*;
 
-type Call<'a> = Caller<'a, Host>;
+pub(super) type Call<'a> = Caller<'a, Host>;
 
 fn memory(call: &mut Call<'_>) -> Result<wasmtime::Memory> {
     call.get_export("memory")
@@ -28,7 +30,7 @@ fn memory(call: &mut Call<'_>) -> Result<wasmtime::Memory> {
         .ok_or_else(|| Error::msg("the module exports no memory"))
 }
 
-fn read(call: &mut Call<'_>, at: u32, length: u32) -> Result<Vec<u8>> {
+pub(super) fn read(call: &mut Call<'_>, at: u32, length: u32) -> Result<Vec<u8>> {
     let memory = memory(call)?;
     let data = memory.data(&call);
     data.get(at as usize..(at as usize) + (length as usize))
@@ -42,12 +44,12 @@ fn write(call: &mut Call<'_>, at: u32, bytes: &[u8]) -> Result<()> {
         .map_err(|_| Error::msg("a pointer outside the memory"))
 }
 
-fn write_u32(call: &mut Call<'_>, at: u32, value: u32) -> Result<()> {
+pub(super) fn write_u32(call: &mut Call<'_>, at: u32, value: u32) -> Result<()> {
     write(call, at, &value.to_le_bytes())
 }
 
 /// Gives `bytes` to the module: in memory that it allocates, and that becomes its own.
-fn give(call: &mut Call<'_>, bytes: &[u8], at_pointer: u32, at_size: u32) -> Result<u32> {
+pub(super) fn give(call: &mut Call<'_>, bytes: &[u8], at_pointer: u32, at_size: u32) -> Result<u32> {
     let pointer = if bytes.is_empty() {
         0
     } else {
@@ -72,7 +74,8 @@ pub fn define(linker: &mut Linker<Host>) -> Result<()> {
     define_buffers(linker)?;
     define_header_maps(linker)?;
     define_streams(linker)?;
-    define_metrics(linker)
+    define_metrics(linker)?;
+    super::calls::define(linker)
 }
 
 fn define_logging_and_time(linker: &mut Linker<Host>) -> Result<()> {
@@ -194,7 +197,7 @@ fn serialize(map: &HeaderMap) -> Vec<u8> {
     bytes
 }
 
-fn deserialize(bytes: &[u8]) -> Option<HeaderMap> {
+pub(super) fn deserialize(bytes: &[u8]) -> Option<HeaderMap> {
     let u32_at = |at: usize| -> Option<usize> {
         let bytes: [u8; 4] = bytes.get(at..at + 4)?.try_into().ok()?;
         Some(u32::from_le_bytes(bytes) as usize)
@@ -507,7 +510,7 @@ fn define_metrics(linker: &mut Linker<Host>) -> Result<()> {
 }
 
 impl Host {
-    fn current(&self) -> u32 {
+    pub(super) fn current(&self) -> u32 {
         self.effective_context.unwrap_or(self.context)
     }
 
@@ -533,6 +536,9 @@ impl Host {
 
     /// Readable as long as the stream lives.
     fn header_map(&mut self, kind: u32) -> Option<&mut HeaderMap> {
+        if kind == 6 {
+            return self.calls.response.as_mut();
+        }
         let stream = self.streams.get_mut(&self.current())?;
         match kind {
             0 => stream.request_headers.as_mut(),
@@ -541,10 +547,15 @@ impl Host {
         }
     }
 
-    /// Writable only in the callback that brings it.
+    /// Writable only in the callback that brings it; a request's also while it waits.
     fn writable_header_map(&mut self, kind: u32) -> Option<&mut HeaderMap> {
+        let waits = self
+            .streams
+            .get(&self.current())
+            .is_some_and(|stream| stream.waits);
         match (kind, self.phase()) {
             (0, Phase::RequestHeaders) | (2, Phase::ResponseHeaders) => self.header_map(kind),
+            (0, _) if waits => self.header_map(kind),
             _ => None,
         }
     }

@@ -2,6 +2,7 @@
 //! does, one plugin in one VM with any number of HTTP streams.
 
 mod abi;
+mod calls;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -9,6 +10,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use wasmtime::{Config, Engine, Instance, Linker, Module, Store, WasmParams, WasmResults};
+
+pub use calls::{HttpCall, SharedData};
 
 /// Names in lower case, in order, repeated ones apart.
 pub type HeaderMap = Vec<(Vec<u8>, Vec<u8>)>;
@@ -73,8 +76,11 @@ struct Stream {
     body: Vec<u8>,
     local_response_sent: bool,
     local_response: Option<LocalResponse>,
+    /// Its headers wait for `proxy_continue_stream`.
+    waits: bool,
     continued: bool,
     reset: bool,
+    filter_state: HashMap<Vec<u8>, Vec<u8>>,
 }
 
 /// An answer that the module gave in the place of the upstream's.
@@ -124,6 +130,8 @@ pub struct Host {
     plugin_configuration: Vec<u8>,
     properties: HashMap<Vec<u8>, Vec<u8>>,
     streams: HashMap<u32, Stream>,
+    calls: calls::Calls,
+    shared: SharedData,
     after_call: Vec<Action>,
     tick_period: Option<Duration>,
     next_tick: Duration,
@@ -228,6 +236,14 @@ impl Vm {
     /// # Errors
     /// One of the callbacks refused.
     pub fn start(configuration: &str) -> Result<Self, StartError> {
+        Self::start_sharing(configuration, &SharedData::default())
+    }
+
+    /// The same, for one of several VMs with the same `vm_id`.
+    ///
+    /// # Errors
+    /// One of the callbacks refused.
+    pub fn start_sharing(configuration: &str, shared: &SharedData) -> Result<Self, StartError> {
         let module = module();
         let engine = module.engine();
         let mut linker = Linker::new(engine);
@@ -247,6 +263,8 @@ impl Vm {
                 plugin_configuration: configuration.as_bytes().to_vec(),
                 properties: HashMap::new(),
                 streams: HashMap::new(),
+                calls: calls::Calls::default(),
+                shared: shared.clone(),
                 after_call: Vec::new(),
                 tick_period: None,
                 next_tick: Duration::ZERO,
@@ -357,6 +375,7 @@ impl Vm {
                 Action::Continue { context } => {
                     if let Some(stream) = self.store.data_mut().streams.get_mut(&context) {
                         stream.continued = true;
+                        stream.waits = false;
                     }
                 }
                 Action::LocalResponse {
@@ -476,6 +495,7 @@ impl Vm {
         } else if action == 0 || std::mem::take(&mut stream.continued) {
             Headers::Continue(headers)
         } else {
+            stream.waits = true;
             Headers::Paused
         }
     }

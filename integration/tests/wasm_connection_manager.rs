@@ -1,0 +1,218 @@
+//! The built module as a connection manager: what it asks of the host, and when.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    missing_docs
+)]
+
+use std::time::Duration;
+
+use integration::wasm_end::tunnel_request;
+use integration::wasm_host::{HeaderMap, Headers, SharedData, Vm, field, header_map};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The plugin's configuration with one tunnel, to which these fields are added.
+fn configuration(tunnel: &str) -> String {
+    format!(
+        r#"{{"role": "connection_manager",
+            "tunnels": [{{"name": "far", "probe": {{"cluster": "tunnel"}}, "jitter_percent": 0 {tunnel}}}]}}"#
+    )
+}
+
+fn start(tunnel: &str, shared: &SharedData) -> Vm {
+    Vm::start_sharing(&configuration(tunnel), shared).expect("a VM")
+}
+
+/// A request whose client would like to choose the way itself.
+fn request() -> HeaderMap {
+    header_map(&[
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":authority", "app.example"),
+        (":path", "/"),
+        ("x-wsferry-way", "websocket"),
+    ])
+}
+
+fn way(headers: &HeaderMap) -> String {
+    String::from_utf8_lossy(field(headers, "x-wsferry-way").expect("a decision")).into_owned()
+}
+
+/// A whole exchange: what was decided for it.
+fn exchange(vm: &mut Vm) -> String {
+    let context = vm.open_stream().unwrap();
+    let Headers::Continue(headers) = vm.request_headers(context, request(), true).unwrap() else {
+        panic!("the request doesn't go on");
+    };
+    let decision = vm.filter_state(context, "wsferry.decision").expect("a decision");
+    let decision = String::from_utf8_lossy(decision).into_owned();
+    assert!(decision.starts_with(&format!("{} ", way(&headers))), "{decision}");
+    vm.set_property(&["response", "code_details"], b"via_upstream");
+    vm.response_headers(context, header_map(&[(":status", "200")]), true)
+        .unwrap();
+    vm.close_stream(context).unwrap();
+    decision
+}
+
+/// The one call that is under way.
+fn only_call(vm: &Vm) -> u32 {
+    let [call] = vm.calls() else {
+        panic!("one call: {:?}", vm.calls());
+    };
+    assert_eq!(call.cluster, "tunnel");
+    assert_eq!(call.timeout, 1_000);
+    for (name, value) in [
+        (":method", "GET"),
+        (":path", "/wsferry/probe"),
+        (":authority", "wsferry.internal"),
+    ] {
+        assert_eq!(field(&call.headers, name), Some(value.as_bytes()), "{name}");
+    }
+    call.token
+}
+
+/// Enough requests at once to open the tunnel; its probe is sent.
+fn open(vm: &mut Vm) -> u32 {
+    for _ in 0..5 {
+        exchange(vm);
+    }
+    vm.advance(SECOND / 10).unwrap();
+    only_call(vm)
+}
+
+fn up(vm: &Vm) -> Option<u64> {
+    vm.metric("wsferry_tunnel_far_up")
+}
+
+fn logged(vm: &Vm, text: &str) -> bool {
+    vm.logs().iter().any(|line| line.message.contains(text))
+}
+
+#[test]
+fn a_bad_configuration_names_the_field() {
+    let Err(error) = Vm::start(&configuration(r#", "mode": "sometimes""#)) else {
+        panic!("accepted");
+    };
+    assert_eq!(error.stage, "proxy_on_configure");
+    let named = |text| error.logs.iter().any(|line| line.message.contains(text));
+    assert!(named("mode") || named("sometimes"), "{:?}", error.logs);
+}
+
+#[test]
+fn a_cold_tunnel_is_left_alone() {
+    let mut vm = start("", &SharedData::default());
+    assert_eq!(exchange(&mut vm), "http cold");
+    for _ in 0..10 {
+        vm.advance(10 * SECOND).unwrap();
+        assert_eq!(exchange(&mut vm), "http cold");
+    }
+    assert_eq!(vm.calls(), []);
+    assert_eq!(up(&vm), Some(0));
+}
+
+#[test]
+fn the_rate_opens_a_tunnel_and_a_probe_brings_it_up() {
+    let mut vm = start("", &SharedData::default());
+    let probe = open(&mut vm);
+    assert!(exchange(&mut vm).starts_with("http "));
+    vm.answer_call(probe, 204).unwrap();
+    assert_eq!(exchange(&mut vm), "websocket up");
+    assert_eq!(up(&vm), Some(1));
+    assert!(logged(&vm, "tunnel far: opening -> up"), "{:?}", vm.logs());
+    // The next one keeps it up, and one without answer takes it out of use.
+    vm.advance(5 * SECOND).unwrap();
+    let probe = only_call(&vm);
+    vm.answer_call(probe, 204).unwrap();
+    assert_eq!(exchange(&mut vm), "websocket up");
+    vm.advance(5 * SECOND).unwrap();
+    let probe = only_call(&vm);
+    vm.answer_call(probe, 504).unwrap();
+    assert!(exchange(&mut vm).starts_with("http "));
+    vm.advance(2 * SECOND).unwrap();
+    assert_eq!(vm.metric("wsferry_probes_timed_out"), Some(1));
+    assert_eq!(vm.faults(), &[] as &[String]);
+}
+
+#[test]
+fn a_request_waits_for_the_only_way() {
+    let mut vm = start(r#", "mode": "always""#, &SharedData::default());
+    let context = vm.open_stream().unwrap();
+    assert_eq!(
+        vm.request_headers(context, request(), true).unwrap(),
+        Headers::Paused
+    );
+    vm.advance(SECOND / 10).unwrap();
+    let probe = only_call(&vm);
+    assert_eq!(vm.take_continued(context), None);
+    vm.answer_call(probe, 204).unwrap();
+    let headers = vm.take_continued(context).expect("the request goes on");
+    assert_eq!(way(&headers), "websocket_only");
+    vm.close_stream(context).unwrap();
+}
+
+/// The near converter, which shares data with the connection managers, meets a server that knows no `wsferry.v1`.
+fn refuse_handshake(shared: &SharedData) {
+    let mut vm = Vm::start_sharing(r#"{"role": "near", "tunnel": "far"}"#, shared).expect("a VM");
+    vm.advance(SECOND / 10).unwrap();
+    let context = vm.open_stream().unwrap();
+    vm.request_headers(context, tunnel_request(), false).unwrap();
+    vm.response_headers(context, header_map(&[(":status", "404")]), false)
+        .unwrap();
+    vm.close_stream(context).unwrap();
+}
+
+#[test]
+fn a_refused_handshake_is_remembered_by_all_workers() {
+    let shared = SharedData::default();
+    let (mut one, mut other) = (start("", &shared), start("", &shared));
+    let probe = open(&mut one);
+    refuse_handshake(&shared);
+    one.answer_call(probe, 503).unwrap();
+    for _ in 0..10 {
+        assert_eq!(exchange(&mut one), "http no_converter");
+    }
+    for _ in 0..10 {
+        exchange(&mut other);
+    }
+    other.advance(SECOND / 10).unwrap();
+    assert_eq!(exchange(&mut other), "http no_converter");
+    for vm in [&mut one, &mut other] {
+        vm.advance(200 * SECOND).unwrap();
+        exchange(vm);
+        assert_eq!(vm.calls(), [], "the target isn't asked again so soon");
+    }
+    // After five minutes it is.
+    one.advance(100 * SECOND).unwrap();
+    open(&mut one);
+}
+
+#[test]
+fn an_instance_without_streams_dials_nothing() {
+    let mut vm = start("", &SharedData::default());
+    vm.advance(3_600 * SECOND).unwrap();
+    assert_eq!(vm.calls(), []);
+    assert_eq!(vm.logs(), []);
+    assert!(vm.metrics().iter().all(|metric| metric.1 == 0));
+}
+
+/// Envoy's main thread has an instance, too, whose calls fail at once, as main has no connections to the listener.
+#[test]
+fn main_with_an_eager_tunnel_counts_nothing_and_leaves_the_turn_to_workers() {
+    let shared = SharedData::default();
+    let (mut main, mut worker) = (start(r#", "eager": true"#, &shared), start("", &shared));
+    main.advance(SECOND / 10).unwrap();
+    let probe = only_call(&main);
+    main.answer_call(probe, 503).unwrap();
+    main.advance(SECOND / 10).unwrap();
+    assert_eq!(main.logs(), []);
+    assert!(main.metrics().iter().all(|metric| metric.1 == 0));
+    let probe = open(&mut worker);
+    worker.answer_call(probe, 204).unwrap();
+    assert_eq!(exchange(&mut worker), "websocket up");
+}
