@@ -3,15 +3,16 @@
 
 mod abi;
 mod calls;
+mod module;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::time::Duration;
 
-use wasmtime::{Config, Engine, Instance, Linker, Module, Store, WasmParams, WasmResults};
+use wasmtime::{Instance, Linker, Store, WasmParams, WasmResults};
 
 pub use calls::{HttpCall, SharedData};
+use module::module;
+pub use module::{imports, module_path};
 
 /// Names in lower case, in order, repeated ones apart.
 pub type HeaderMap = Vec<(Vec<u8>, Vec<u8>)>;
@@ -196,37 +197,6 @@ impl Body {
             Self::Reset(_) | Self::Paused(_) => Vec::new(),
         }
     }
-}
-
-/// Where the built module lies: `WSFERRY_WASM`, or where `scripts/build` puts it.
-pub fn module_path() -> PathBuf {
-    if let Some(path) = std::env::var_os("WSFERRY_WASM") {
-        return PathBuf::from(path);
-    }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"),
-        PathBuf::from,
-    );
-    target.join("wasm32-unknown-unknown/release/wsferry.wasm")
-}
-
-fn module() -> &'static Module {
-    static MODULE: OnceLock<Module> = OnceLock::new();
-    MODULE.get_or_init(|| {
-        let path = module_path();
-        let bytes = std::fs::read(&path)
-            .unwrap_or_else(|error| panic!("{}: {error}; run scripts/build first", path.display()));
-        let engine = Engine::new(&Config::new()).expect("an engine");
-        Module::new(&engine, &bytes).expect("a valid module")
-    })
-}
-
-/// The functions that the module imports, as `module.name`.
-pub fn imports() -> Vec<String> {
-    module()
-        .imports()
-        .map(|import| format!("{}.{}", import.module(), import.name()))
-        .collect()
 }
 
 impl Vm {
