@@ -133,9 +133,9 @@ pub struct TunnelConfig {
 pub struct Config {
     /// In order: the first that matches a request has it. 1 to 64.
     pub tunnels: Vec<TunnelConfig>,
-    /// Request header that carries the decision to the routes: `websocket`, `websocket_only` (of a
-    /// tunnel in mode always: the route must not fall back) or `http`. What a client sent under this
-    /// name is removed. Default `x-wsferry-way`.
+    /// Request header that carries the decision to the routes: `websocket`, or `websocket_only` of a
+    /// tunnel in mode always: the route must not fall back. A request that goes over plain HTTP has
+    /// none: what a client sent under this name is removed. Default `x-wsferry-way`.
     pub decision_header: String,
     /// Response header that shows the decision and its reason, for debugging. Default none.
     pub debug_response_header: Option<String>,

@@ -88,7 +88,7 @@ impl Way {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::WebSocket, Self::Http, Self::Refuse];
 
-    /// Value of the decision header, and the name in logs and metrics.
+    /// Name in logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::WebSocket => "websocket",

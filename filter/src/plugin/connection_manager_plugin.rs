@@ -15,7 +15,7 @@ use super::connection_manager_metrics::ConnectionManagerMetrics;
 use super::exports::{Plugin, Stream};
 use super::host::{self, Map, Status};
 use super::mask_keys::RandomKeys;
-use super::shared_target;
+use super::shared_target::SharedTarget;
 use crate::connection_manager::config::Mode;
 use crate::connection_manager::{
     Claim, Clock, Config, ConnectionManager, Decision, Evidence, Link, ProbeFailure, ProbeId, ProbeKind,
@@ -36,7 +36,10 @@ const DECISION_PROPERTY: &str = "wsferry.decision";
 /// Where a route names its tunnel: `metadata: {filter_metadata: {wsferry: {tunnel: NAME}}}`.
 const ROUTE_TUNNEL: [&str; 5] = ["xds", "route_metadata", "filter_metadata", "wsferry", "tunnel"];
 
-/// Value of the decision header for requests in a tunnel of mode always, which must not fall back to
+/// Value of the decision header for requests in a tunnel; those that go over plain HTTP have none.
+const WEBSOCKET: &str = "websocket";
+
+/// The same in a tunnel of mode always, which must not fall back to
 /// plain HTTP.
 const WEBSOCKET_ONLY: &str = "websocket_only";
 
@@ -61,7 +64,18 @@ pub(super) enum Told {
 /// What the plugin and its streams have in common. There is one thread.
 pub(super) struct Shared {
     pub(super) config: Config,
+    /// In the order of the tunnels.
+    targets: Vec<SharedTarget>,
     state: RefCell<State>,
+}
+
+/// A moment by two clocks.
+#[derive(Clone, Copy)]
+struct Moment {
+    /// By the host's, milliseconds.
+    host: u64,
+    /// By the one that never goes back.
+    time: Time,
 }
 
 struct State {
@@ -106,8 +120,13 @@ impl ConnectionManagerPlugin {
         let mut clock = Clock::default();
         let now = clock.now(host_now());
         // What main's instance makes first, workers find: so two of them can't both be the first.
-        for tunnel in &config.tunnels {
-            shared_target::make(&tunnel.name)?;
+        let targets: Vec<_> = config
+            .tunnels
+            .iter()
+            .map(|tunnel| SharedTarget::of(&tunnel.name))
+            .collect();
+        for target in &targets {
+            target.make()?;
         }
         let plugin = Self(Rc::new(Shared {
             state: RefCell::new(State {
@@ -121,6 +140,7 @@ impl ConnectionManagerPlugin {
                 flushed: now,
                 is_worker: false,
             }),
+            targets,
             config,
         }));
         plugin.0.settle();
@@ -164,8 +184,15 @@ fn call_status() -> Option<u16> {
 }
 
 impl State {
+    /// Asks the host, which is a call out of the sandbox.
+    fn moment(&mut self) -> Moment {
+        let host = host_now();
+        let time = self.clock.now(host);
+        Moment { host, time }
+    }
+
     fn now(&mut self) -> Time {
-        self.clock.now(host_now())
+        self.moment().time
     }
 
     fn random(&mut self) -> u32 {
@@ -211,8 +238,7 @@ impl State {
     }
 
     /// Hands a worker's counts over once a second, and sets the timer for what comes next.
-    fn arm(&mut self) {
-        let now = self.now();
+    fn arm(&mut self, now: Time) {
         let mut wake = self.manager.wake();
         if self.is_worker && (!self.manager.counts().is_empty() || self.metrics.is_dirty()) {
             let flush = self.flushed.after(FLUSH_MS);
@@ -252,7 +278,8 @@ impl Shared {
     fn settle(&self) {
         self.with_state(|state| {
             state.report();
-            state.arm();
+            let now = state.now();
+            state.arm(now);
         });
     }
 
@@ -280,20 +307,21 @@ impl Shared {
             route_tunnel: &route_tunnel,
         };
         let told = self.with_state(|state| {
-            let now = state.now();
+            let now = state.moment();
             let place = state.manager.find(subject);
             // Not left to the requests that fail: what becomes of them may show only much later.
-            if let Some(tunnel) = place.and_then(|place| state.manager.tunnel(place))
+            if let Some(place) = place
+                && let (Some(tunnel), Some(target)) = (state.manager.tunnel(place), self.targets.get(place))
                 && let Link::Up { since } = tunnel.link()
             {
-                let up_at = host_now().saturating_sub(now.since(since));
-                heed_refusal(tunnel, up_at.saturating_add(1), now);
+                let up_at = now.host.saturating_sub(now.time.since(since));
+                heed_refusal(tunnel, target, up_at.saturating_add(1), now);
             }
-            let verdict = state.manager.request(place, context_id, now);
-            let told = told(place, verdict);
+            let verdict = state.manager.request(place, context_id, now.time);
+            let told = told(place, verdict, now);
             // Most requests change nothing that the timer has to know.
             state.report();
-            state.arm();
+            state.arm(now.time);
             told
         });
         Ok(told)
@@ -305,12 +333,17 @@ impl Shared {
         let mode = seat
             .and_then(|seat| self.config.tunnels.get(seat.place))
             .map(|tunnel| tunnel.mode);
-        let way = match (decision.way, mode) {
+        let name = &self.config.decision_header;
+        match (decision.way, mode) {
             // The filter never chooses plain HTTP there, and the route mustn't do so either.
-            (Way::WebSocket, Some(Mode::Always)) => WEBSOCKET_ONLY,
-            (way, _) => way.as_str(),
-        };
-        host::replace_header(Map::Request, &self.config.decision_header, way)?;
+            (Way::WebSocket, Some(Mode::Always)) => host::replace_header(Map::Request, name, WEBSOCKET_ONLY)?,
+            (Way::WebSocket, _) => host::replace_header(Map::Request, name, WEBSOCKET)?,
+            // Whatever is changed has Envoy look for the route again: so only where a client has sent one.
+            (Way::Http, _) if host::header(Map::Request, name)?.is_some() => {
+                host::remove_header(Map::Request, name)?;
+            }
+            (Way::Http | Way::Refuse, _) => {}
+        }
         host::set_property(DECISION_PROPERTY, decision.to_string().as_bytes())
     }
 
@@ -338,20 +371,22 @@ impl Shared {
     /// What a request in the tunnel shows.
     pub(super) fn observe(&self, seat: Seat, evidence: Evidence) {
         self.with_state(|state| {
-            let (now, random) = (state.now(), state.random());
+            let (now, random) = (state.moment(), state.random());
             if evidence == Evidence::Failed {
                 state.metrics.request_failed();
             }
-            let Some(tunnel) = state.manager.tunnel(seat.place) else {
+            let tunnel = state.manager.tunnel(seat.place);
+            let (Some(tunnel), Some(target)) = (tunnel, self.targets.get(seat.place)) else {
                 return;
             };
-            tunnel.observe(seat.ticket, evidence, now, random);
+            tunnel.observe(seat.ticket, evidence, now.time, random);
             if evidence == Evidence::Failed && matches!(tunnel.link(), Link::Up { .. } | Link::Backoff { .. })
             {
-                heed_refusal(tunnel, seat.entered_at, now);
+                heed_refusal(tunnel, target, seat.entered_at, now);
             }
+            state.report();
+            state.arm(now.time);
         });
-        self.settle();
     }
 
     /// A request in the tunnel has come to its end.
@@ -360,7 +395,8 @@ impl Shared {
             if let Some(tunnel) = state.manager.tunnel(seat.place) {
                 tunnel.leave();
             }
-            state.arm();
+            let now = state.now();
+            state.arm(now);
         });
     }
 
@@ -376,7 +412,7 @@ impl Shared {
 
     /// Sends a probe, if no other worker is asking the same. The effective context is the plugin's.
     fn probe(&self, place: usize, kind: ProbeKind) {
-        let Some(tunnel) = self.config.tunnels.get(place) else {
+        let (Some(tunnel), Some(target)) = (self.config.tunnels.get(place), self.targets.get(place)) else {
             return;
         };
         if kind == ProbeKind::Open && !self.may_open(place) {
@@ -422,17 +458,17 @@ impl Shared {
                         tunnel.probe_failed(id, ProbeFailure::Broken, now, random);
                     }
                 });
-                shared_target::store(&tunnel.name, Target::Unknown);
+                target.store(Target::Unknown);
             }
         }
     }
 
     /// Whether this worker may ask the target; if not, its tunnel knows.
     fn may_open(&self, place: usize) -> bool {
-        let Some(config) = self.config.tunnels.get(place) else {
+        let (Some(config), Some(target)) = (self.config.tunnels.get(place), self.targets.get(place)) else {
             return false;
         };
-        let claim = shared_target::claim(&config.name, Time(host_now()), config.probe.timeout_ms);
+        let claim = target.claim(Time(host_now()), config.probe.timeout_ms);
         if matches!(claim, Claim::Granted(_)) {
             return true;
         }
@@ -462,25 +498,23 @@ impl Shared {
         let Some(call) = call.flatten() else {
             return;
         };
-        let Some(config) = self.config.tunnels.get(call.place) else {
+        let target = self.targets.get(call.place);
+        let (Some(config), Some(target)) = (self.config.tunnels.get(call.place), target) else {
             return;
         };
         let result = match status {
             Some(200..=299) => Ok(()),
-            _ if shared_target::refused_since(&config.name, call.sent_at) => Err(ProbeFailure::NoConverter),
+            _ if target.refused_since(call.sent_at) => Err(ProbeFailure::NoConverter),
             Some(504) => Err(ProbeFailure::TimedOut),
             _ => Err(ProbeFailure::Broken),
         };
-        shared_target::store(
-            &config.name,
-            match result {
-                Ok(()) => Target::Has,
-                Err(ProbeFailure::NoConverter) => Target::Lacks {
-                    until: Time(host_now()).after(config.no_converter_ttl_ms),
-                },
-                Err(_) => Target::Unknown,
+        target.store(match result {
+            Ok(()) => Target::Has,
+            Err(ProbeFailure::NoConverter) => Target::Lacks {
+                until: Time(host_now()).after(config.no_converter_ttl_ms),
             },
-        );
+            Err(_) => Target::Unknown,
+        });
         self.with_state(|state| {
             let (now, random) = (state.now(), state.random());
             state.is_worker |= result.is_ok();
@@ -504,9 +538,9 @@ impl Shared {
     fn resolve(&self) {
         loop {
             let next = self.with_state(|state| {
-                let now = state.now();
-                let (place, waiter, verdict) = state.manager.resolve(now)?;
-                let told = told(Some(place), verdict);
+                let now = state.moment();
+                let (place, waiter, verdict) = state.manager.resolve(now.time)?;
+                let told = told(Some(place), verdict, now);
                 if let Told::Go(decision, seat) = told {
                     state.told.insert(waiter, (decision, seat));
                 }
@@ -528,7 +562,7 @@ impl Shared {
     }
 }
 
-fn told(place: Option<usize>, verdict: Verdict) -> Told {
+fn told(place: Option<usize>, verdict: Verdict, now: Moment) -> Told {
     let Some(decision) = verdict.decision() else {
         return Told::Wait;
     };
@@ -536,7 +570,7 @@ fn told(place: Option<usize>, verdict: Verdict) -> Told {
         (Verdict::WebSocket(_, ticket), Some(place)) => Some(Seat {
             place,
             ticket,
-            entered_at: host_now(),
+            entered_at: now.host,
         }),
         _ => None,
     };
@@ -545,12 +579,11 @@ fn told(place: Option<usize>, verdict: Verdict) -> Told {
 
 /// Takes a tunnel out of use, on all workers, if the near converter has met a target without converter
 /// since that time, by the host's clock, milliseconds.
-fn heed_refusal(tunnel: &mut Tunnel, time: u64, now: Time) {
-    let name = &tunnel.config().name;
-    if shared_target::refused_since(name, time) {
+fn heed_refusal(tunnel: &mut Tunnel, target: &SharedTarget, time: u64, now: Moment) {
+    if target.refused_since(time) {
         let ttl = tunnel.config().no_converter_ttl_ms;
-        let until = Time(host_now()).after(ttl);
-        shared_target::store(name, Target::Lacks { until });
-        tunnel.no_converter(now.after(ttl));
+        let until = Time(now.host).after(ttl);
+        target.store(Target::Lacks { until });
+        tunnel.no_converter(now.time.after(ttl));
     }
 }

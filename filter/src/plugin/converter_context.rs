@@ -20,7 +20,7 @@ use super::host::{self, Buffer, Map, Status};
 use super::mask_keys::RandomKeys;
 use super::metrics::Metrics;
 use super::root::Shared;
-use super::shared_target;
+use super::shared_target::SharedTarget;
 use crate::config::Role;
 use crate::converter::{Closed, Closer, Converter, Counts};
 use crate::error::close_code;
@@ -171,7 +171,7 @@ impl ConverterContext {
             if let Some(tunnel) = &self.shared.config.tunnel
                 && !may_be_transient(status)
             {
-                shared_target::refused(tunnel);
+                SharedTarget::of(tunnel).refuse();
             }
             return fail_tunnel(status);
         }
