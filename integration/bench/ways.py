@@ -1,8 +1,9 @@
 """The ways from client to origin that are compared: pairs of Envoys that differ in what is between them, and nothing else.
 
-All are made from envoy/near.yaml and envoy/far.yaml. For `http1` and `http2` the tunnel is taken out: the cluster
-that led into it leads straight to the far Envoy's inner listener, over the network instead of inside the process. So
-windows, circuit breakers, header limits, timeouts and keep-alive are those of the tunnel.
+All are made from envoy/near.yaml and envoy/far.yaml, but those of `decision` from envoy/near-adaptive.yaml. For `http1`
+and `http2` the tunnel is taken out: the cluster that led into it leads straight to the far Envoy's inner listener, over
+the network instead of inside the process. So windows, circuit breakers, header limits, timeouts and keep-alive are those
+of the tunnel.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from origin import Origin
 from processes import cpu_seconds
 
 START_TIMEOUT = 20.0  # seconds
+ADAPTIVE = pairs.ROOT / "envoy/near-adaptive.yaml"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,11 @@ class Kind:
     credentials: str | None = None
     # Requests at once on one connection between the Envoys; None leaves it as in envoy/near.yaml.
     streams_per_connection: int | None = None
+    # Plain HTTP from the near Envoy of envoy/near-adaptive.yaml: "never" and "cold" by decision of the connection
+    # manager, "undecided" without it.
+    decision: str | None = None
+    # How often the connection manager stands in the filter chain: what it costs shows more clearly where it does more.
+    managers: int = 1
 
 
 HTTP1 = Kind("http1", "http1")
@@ -41,6 +48,12 @@ WSFERRY = Kind("wsferry", "wsferry")
 ORDINARY = (HTTP1, HTTP2, WSFERRY)
 WSFERRY_NO_CREDENTIALS = Kind("wsferry_no_credentials", "wsferry", credentials="none")
 WSFERRY_CREDENTIALS = Kind("wsferry_credentials", "wsferry", credentials="all")
+UNDECIDED = Kind("undecided", "http1", decision="undecided")
+DECIDED = (
+    Kind("never", "http1", decision="never"),
+    Kind("cold", "http1", decision="cold"),
+    Kind("cold_8", "http1", decision="cold", managers=8),
+)
 
 
 @dataclass(frozen=True)
@@ -118,7 +131,7 @@ class Way:
         self.kind = kind
         # It takes its port first: the pair then chooses others.
         self.relay = None if delay_ms is None else Relay(delay_ms)
-        baseline = kind.protocol != "wsferry"
+        baseline = kind.protocol != "wsferry" and kind.decision is None
         self.pair = pairs.Pair(
             f"127.0.0.1:{setting.origin.port}",
             envoy=setting.envoy,
@@ -127,13 +140,16 @@ class Way:
             concurrency=1,
             log_dir=setting.directory / f"{kind.name}-{time.monotonic_ns()}",
             baseline=baseline,
+            near_config=ADAPTIVE if kind.decision else None,
         )
         near, far = self.pair.near.config, self.pair.far.config
         # The cluster whose connections are those between the two Envoys.
         self.between = "tunnel" if baseline else "far"
         for config in (near, far):
             pairs.walk(config, lambda mapping: mapping.pop("access_log", None))
-        if kind.protocol == "http1":
+        if kind.decision is not None:
+            decide(near, kind.decision, kind.managers)
+        elif kind.protocol == "http1":
             speak_http1(near, far)
         if kind.credentials is not None:
             for config in (near, far):
@@ -148,12 +164,15 @@ class Way:
 
     @property
     def pids(self) -> list[int]:
+        if self.kind.decision is not None:
+            return [self.pair.near.process.pid]
         return [envoy.process.pid for envoy in self.pair.envoys]
 
     def start(self) -> None:
-        """Returns once a request has passed."""
+        """Returns once a request has passed; where nothing is to go through the tunnel, once both Envoys listen."""
         self.start_cold()
-        self.pair.wait_ready()
+        if self.kind.decision is None:
+            self.pair.wait_ready()
 
     def start_cold(self) -> None:
         """Returns once both Envoys listen; no request has been sent."""
@@ -180,8 +199,10 @@ class Way:
     def cpu_seconds(self) -> float:
         return cpu_seconds(self.pids)
 
-    def wire_bytes(self) -> int:
+    def wire_bytes(self) -> int | None:
         """Bytes in both directions of the TCP connections between the two Envoys, as the near one counts them."""
+        if self.kind.decision is not None:
+            return None
         prefix = f"cluster.{self.between}.upstream_cx"
         stats = self.pair.near.stats()
         return stats[f"{prefix}_tx_bytes_total"] + stats[f"{prefix}_rx_bytes_total"]
@@ -209,6 +230,22 @@ def speak_http1(near: dict, far: dict) -> None:
     inner = pairs.connection_manager(far, "inner")
     inner["codec_type"] = "HTTP1"
     inner["http_protocol_options"] = {"enable_trailers": True, "allow_custom_methods": True}
+
+
+def decide(near: dict, decision: str, managers: int) -> None:
+    """Has the connection manager decide so, so many times, or nobody."""
+    filters = pairs.connection_manager(near, "ingress")["http_filters"]
+    (manager,) = [one for one in filters if one["name"] == "wsferry_connection_manager"]
+    if decision == "undecided":
+        filters.remove(manager)
+        return
+    place = manager["typed_config"]["config"]["configuration"]
+    plugin = json.loads(place["value"])
+    # No load reaches the rate that would open the tunnel.
+    changes = {"never": {"mode": "never"}, "cold": {"open": {"requests": 10_000, "within_ms": 10}}}
+    plugin["tunnels"][0].update(changes[decision])
+    place["value"] = json.dumps(plugin)
+    filters[:0] = [{**manager, "name": f"{manager['name']}_{number}"} for number in range(1, managers)]
 
 
 def let_in(config: dict, credentials: str) -> None:

@@ -13,7 +13,18 @@ from pathlib import Path
 
 from processes import Client, resident_bytes, run
 from rounds import FULL, MIB, Bench, Failed, Meter, Sample, progress
-from ways import HTTP2, ORDINARY, WSFERRY, WSFERRY_CREDENTIALS, WSFERRY_NO_CREDENTIALS, Also, Kind, Way
+from ways import (
+    DECIDED,
+    HTTP2,
+    ORDINARY,
+    UNDECIDED,
+    WSFERRY,
+    WSFERRY_CREDENTIALS,
+    WSFERRY_NO_CREDENTIALS,
+    Also,
+    Kind,
+    Way,
+)
 
 HERE = Path(__file__).parent
 DELAY_MS = 25.0  # each way
@@ -78,6 +89,21 @@ def connections(bench: Bench) -> None:
 
     with bench.running("connections", ORDINARY, also=True) as ways:
         bench.interleave("connections", ways, measure, bench.effort.rounds, warm_up=measure)
+
+
+def decision(bench: Bench) -> None:
+    """1 KiB GET over plain HTTP, 32 connections: what deciding costs the near Envoy, which alone is measured here."""
+
+    def measure(way: Way) -> Sample:
+        return small_requests(bench, way, path="/small", connections=32)
+
+    with bench.running("decision", (UNDECIDED, *DECIDED)) as ways:
+        bench.interleave("decision", ways, measure, bench.effort.rounds, warm_up=measure)
+    samples = bench.results.samples.get("decision", {})
+    for kind in DECIDED:
+        for mine, other in zip(samples.get(kind.name, []), samples.get(UNDECIDED.name, [])):
+            milliseconds = mine["cpu_seconds_per_1000"] - other["cpu_seconds_per_1000"]
+            mine["extra_cpu_us"] = milliseconds * 1000 / kind.managers
 
 
 def polling(bench: Bench) -> None:
@@ -267,6 +293,7 @@ def codec(bench: Bench) -> None:
 WORKLOADS: dict[str, Callable[[Bench], None]] = {
     "small": small,
     "connections": connections,
+    "decision": decision,
     "polling": polling,
     "bulk": bulk,
     "mixed": mixed,
