@@ -1,5 +1,6 @@
 //! The converter alone, natively and as the built `.wasm` in wasmtime: nanoseconds a header list, and
-//! gigabytes of bodies a second, for each of the four steps of a request and its response.
+//! gigabytes of bodies a second, for each of the four steps of a request and its response; and natively
+//! the memory that idle streams take.
 //!
 //! Prints one JSON object: `{step: {"native": {...}, "wasm": {...}}}`. `--quick` measures shorter.
 //! wasmtime isn't Envoy's V8: take the ratio to native, not the number.
@@ -13,9 +14,11 @@
     clippy::as_conversions
 )]
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use integration::end::{End, NativeEnd};
@@ -52,6 +55,33 @@ const STEPS: [&str; 4] = [
     "codec_far_to_websocket",
     "codec_near_to_http2",
 ];
+
+/// Streams of [`idle_streams`].
+const IDLE: u32 = 10_000;
+
+/// Bytes that are allocated at the moment.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts what is held; everything else is the system's.
+struct Counting;
+
+// SAFETY: passes every call on as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        HELD.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promises are those of `System`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 /// What one step took.
 #[derive(Default, Clone, Copy)]
@@ -212,6 +242,29 @@ fn bodies(pair: &mut Pair) {
     }
 }
 
+/// What requests that wait for their answer hold, bytes a stream, at each end.
+fn idle_streams() -> Value {
+    let mut pair = native();
+    let mut encoder = Encoder::new();
+    let mut held = [0_usize; 2];
+    for number in 0..IDLE {
+        let block = request_block(&mut encoder, number);
+        let request = frame(HEADERS, END_STREAM | END_HEADERS, number * 2 + 1, &block);
+        let mut websocket = Vec::with_capacity(4096);
+        let mut http2 = Vec::with_capacity(4096);
+        let before = HELD.load(Ordering::Relaxed);
+        pair.near.http2_input(&request, &mut websocket);
+        let between = HELD.load(Ordering::Relaxed);
+        pair.far.websocket_input(&websocket, &mut http2);
+        let after = HELD.load(Ordering::Relaxed);
+        held[0] = (held[0] + between).saturating_sub(before);
+        held[1] = (held[1] + after).saturating_sub(between);
+    }
+    pair.check();
+    let each = |bytes: usize| (bytes as f64 / f64::from(IDLE)).round();
+    json!({"near_bytes_per_stream": each(held[0]), "far_bytes_per_stream": each(held[1])})
+}
+
 fn native() -> Pair {
     Pair::connect(Box::new(NativeEnd::new(NEAR)), Box::new(NativeEnd::new(FAR)))
 }
@@ -266,5 +319,9 @@ fn main() {
             steps.entry(step).or_default().insert(kind, value);
         }
     }
+    steps
+        .entry("codec_idle_streams")
+        .or_default()
+        .insert("native", idle_streams());
     println!("{}", json!(steps));
 }
