@@ -115,7 +115,7 @@ def test_far_envoy_drained_by_a_listener_update_under_load(loop, adaptive, liste
 
     def prepare(pair):
         inner = connection_manager(pair.far.config, "inner")
-        assert inner["common_http_protocol_options"]["max_connection_duration"] == "480s", "and Envoy's drain time is 600 s"
+        # As docs/intermediaries.md says, with shorter times.
         inner["common_http_protocol_options"]["max_connection_duration"] = "2s"
         inner["drain_timeout"] = "0.5s"
         pair.far.arguments += ["--drain-time-s", "4"]
