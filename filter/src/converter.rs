@@ -12,7 +12,6 @@
 //! converter makes sure that some do, by an **echo**: it puts an HTTP/2 PING into the bytes for the
 //! local codec, which answers at once, or a WebSocket Ping into those for the other end.
 
-mod drain;
 mod header_size;
 mod http2_side;
 mod joint;
@@ -126,11 +125,8 @@ impl Converter {
                 self.joint.fail(error);
             } else if self.joint.http2.waiting() > MAX_WAITING {
                 self.joint.fail(Error::Http2Protocol);
-            } else {
-                if self.joint.http2.waiting() > 0 {
-                    self.joint.websocket.request_echo(mask_keys);
-                }
-                self.joint.close_if_drained();
+            } else if self.joint.http2.waiting() > 0 {
+                self.joint.websocket.request_echo(mask_keys);
             }
         }
         self.joint.websocket.flush_answers(mask_keys);
@@ -145,11 +141,7 @@ impl Converter {
                         .websocket
                         .forward_ping(opaque, mask_keys, &mut self.joint.counts);
                 }
-                http2::Event::PingAck(opaque) => {
-                    if self.joint.http2.echo_returned(opaque) {
-                        self.joint.codec_drained(mask_keys);
-                    }
-                }
+                http2::Event::PingAck(_) => self.joint.http2.echo_returned(),
                 http2::Event::Padding { stream, bytes } => self.joint.http2.give_back(Some(stream), bytes),
                 http2::Event::Malformed { stream, error } => {
                     self.joint.refuse_outgoing(stream, error, mask_keys);
@@ -164,7 +156,6 @@ impl Converter {
         let joint = &mut self.joint;
         joint.counts.websocket_bytes_in = joint.counts.websocket_bytes_in.wrapping_add(length(input));
         if self.joint.closed.is_some() {
-            self.joint.release_goaway();
             return self.joint.reset_streams();
         }
         self.joint.http2.reserve_for(input.len());
@@ -172,9 +163,6 @@ impl Converter {
             self.joint.fail(error);
         }
         self.joint.return_stray_bytes(mask_keys);
-        if self.joint.role == Role::Far {
-            self.joint.close_if_drained();
-        }
         if self.joint.websocket.waiting() > MAX_WAITING {
             self.joint.fail(Error::ExcessiveLoad);
         } else if self.joint.websocket.waiting() > 0 {

@@ -169,80 +169,37 @@ fn goaway_reaches_the_other_side() {
             .headers(streams[0], &fields(&[(":status", "200")]), true);
         line.settle();
         assert_eq!(line.client.take_exchange().len(), 1);
-        // What was refused is nobody's any more.
-        assert_eq!(closes(line), (Some(GOING_AWAY), Some(GOING_AWAY)));
     });
 }
 
-const GOING_AWAY: u16 = 1001;
-
-/// Codes of the Close frames that the near and the far end have sent.
-fn closes(line: &Line<Box<dyn End>, Box<dyn End>>) -> (Option<u16>, Option<u16>) {
-    let code = |bytes: &[u8], masked| integration::bad_input::close_frame(bytes, masked).map(|close| close.0);
-    (
-        code(&line.traffic.near_websocket, true),
-        code(&line.traffic.far_websocket, false),
-    )
-}
-
-const NO_STREAMS: Frame = Frame::Goaway {
-    last: 0x7fff_ffff,
-    code: 0,
-};
-
+/// Envoy's pool hangs up after a GOAWAY, when its last stream has ended, and nobody can say Close.
 #[test]
-fn an_idle_connection_is_closed_after_goaway() {
-    on_both(|line| {
-        exchange(line, 1);
-        line.server.output.extend(goaway(0x7fff_ffff, 0));
-        line.settle();
-        assert_eq!(closes(line), (Some(GOING_AWAY), Some(GOING_AWAY)));
-        // A client that hangs up at GOAWAY does it when all is said.
-        let position = |frame| line.client.received.iter().position(|one| *one == frame);
-        let told = position(Frame::Settings(vec![(3, 0)])).expect("a limit of no streams");
-        let goaway = position(NO_STREAMS).expect("a GOAWAY");
-        assert!(told < goaway);
-    });
-}
-
-#[test]
-fn a_connection_is_closed_after_goaway_with_its_last_stream() {
-    on_both(|line| {
+fn an_end_without_close_is_orderly_after_goaway() {
+    for (goaways, open, code) in [
+        (vec![], false, 1006),
+        (vec![goaway(0x7fff_ffff, 0)], false, 1001),
+        (vec![goaway(0x7fff_ffff, 0), goaway(1, 0)], false, 1001),
+        // Stream 3 was refused.
+        (vec![goaway(0x7fff_ffff, 0), goaway(1, 0)], true, 1001),
+        (vec![goaway(0x7fff_ffff, 0)], true, 1006),
+        (vec![goaway(1, 2)], false, 1006),
+    ] {
+        let (near, far) = (NativeEnd::new(NEAR), NativeEnd::new(FAR));
+        let mut line = Line::connect(near, far, &Chunking::AsIs);
         line.client.headers(1, &get("/1"), true);
-        line.client.headers(3, &get("/3"), true);
-        line.settle();
-        line.server.output.extend(goaway(0x7fff_ffff, 0));
-        line.settle();
-        assert_eq!(line.client.take_exchange(), [NO_STREAMS]);
-        let answer = fields(&[(":status", "204")]);
-        for stream in [1, 3] {
-            assert_eq!(closes(line), (None, None));
-            line.server.headers(stream, &answer, true);
-            line.settle();
-            assert_eq!(line.client.take_exchange().len(), 1);
+        if open {
+            line.client.headers(3, &get("/3"), true);
         }
-        assert_eq!(closes(line), (Some(GOING_AWAY), Some(GOING_AWAY)));
-    });
-}
-
-#[test]
-fn a_request_that_crosses_a_goaway_is_answered() {
-    on_both(|line| {
-        let (mut websocket, mut http2) = (Vec::new(), Vec::new());
-        line.far.http2_input(&goaway(0x7fff_ffff, 0), &mut websocket);
-        line.near.websocket_input(&websocket, &mut http2);
-        // Before the client has read any of it.
-        line.client.headers(1, &get("/1"), true);
-        line.client.input(&http2);
-        assert_eq!(line.client.take_exchange(), []);
         line.settle();
-        assert_eq!(line.client.take_exchange(), [NO_STREAMS]);
-        assert_eq!(closes(line), (None, None));
+        line.server.output.extend(goaways.concat());
         line.server.headers(1, &fields(&[(":status", "204")]), true);
         line.settle();
-        assert_eq!(line.client.take_exchange().len(), 1);
-        assert_eq!(closes(line), (Some(GOING_AWAY), Some(GOING_AWAY)));
-    });
+        for end in [&mut line.near, &mut line.far] {
+            end.websocket_end(&mut Vec::new());
+            let closed = end.closed().map(|closed| closed.code);
+            assert_eq!(closed, Some(code), "{goaways:?} {open}");
+        }
+    }
 }
 
 #[test]

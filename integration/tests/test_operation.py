@@ -237,7 +237,7 @@ def http_options(config: dict, cluster_name: str) -> dict:
 
 
 def test_far_envoy_drained_under_a_stream(loop, new_pair, origin):
-    """The WebSocket ends with its last stream, by a Close that counts as orderly on both sides."""
+    """The WebSocket ends with its last stream, which counts as orderly on both sides."""
     server = origin("http1")
     pair = new_pair(f"127.0.0.1:{server.port}", start=False)
     # Otherwise Envoy lets chance decide, over ten minutes, which response carries a GOAWAY.
@@ -275,19 +275,36 @@ def test_far_envoy_drained_under_a_stream(loop, new_pair, origin):
             time.sleep(0.02)
 
     loop(run(), 30)
-    assert "WebSocket closed by this end with 1001" in pair.far.log.read_text()
-    assert "WebSocket closed by the other end with 1001" in pair.near.log.read_text()
+    for envoy in pair.envoys:
+        assert "WebSocket closed without Close, after goaway" in envoy.log.read_text()
+
+
+def test_a_slow_reader_gets_everything_from_a_far_envoy_that_goes_away(new_pair, web_origins):
+    """What the near Envoy holds for it when the far one has nothing more to do."""
+    port, files, _ = web_origins
+    size = 16 << 20
+    (files / "slow.bin").write_bytes(os.urandom(size))
+    pair = new_pair(f"127.0.0.1:{port}", start=False)
+    connection_manager(pair.far.config, "inner")["common_http_protocol_options"]["max_connection_duration"] = "1s"
+    pair.start()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.settimeout(10)
+        client.connect(("127.0.0.1", pair.near_port))
+        client.sendall(b"GET /slow.bin HTTP/1.1\r\nhost: app.example\r\n\r\n")
+        begun, got = time.monotonic(), 0
+        while got < size and (piece := client.recv(20_000)):
+            got += len(piece)
+            time.sleep(max(0.0, begun + got / 1_500_000 - time.monotonic()))
+    assert got >= size
 
 
 def test_idle_timeouts(new_pair, origin):
-    """The far Envoy's says goaway, and both ends say Close. The near Envoy's pool hangs up without a word."""
+    """The far Envoy's says goaway. The near Envoy's pool hangs up without a word."""
     pair = new_pair(f"127.0.0.1:{origin('http1').port}", start=False)
     connection_manager(pair.far.config, "inner")["common_http_protocol_options"]["idle_timeout"] = "1s"
     pair.start()
     wait_closes(pair, {"1001": 1})
-    assert "WebSocket closed by this end with 1001" in pair.near.log.read_text()
-    assert "WebSocket closed by the other end with 1001" in pair.far.log.read_text()
-
     pair = new_pair(f"127.0.0.1:{origin('http1').port}", start=False)
     http_options(pair.near.config, "tunnel")["idle_timeout"] = "1s"
     pair.start()

@@ -10,9 +10,6 @@ use crate::message::{Http2Id, Message, Settings};
 /// not be unique.
 const ECHO: [u8; 8] = *b"wsferry\0";
 
-/// Content of the PING whose answer says that the codec knows of what came before.
-const DRAINED: [u8; 8] = *b"drained\0";
-
 /// Settings that the codec hasn't acknowledged yet, at most.
 const MAX_UNACKNOWLEDGED: usize = 16;
 
@@ -137,26 +134,7 @@ impl Http2Side {
         }
     }
 
-    /// An answer of the codec's; whether it is the one to [`Self::request_drained`].
-    pub fn echo_returned(&mut self, opaque: [u8; 8]) -> bool {
-        let drained = opaque == DRAINED;
-        self.echo_under_way &= drained;
-        drained
-    }
-
-    /// Tells the codec, a client, to open no more streams. Settings of the other end's may come later: a
-    /// client that has seen this once opens none all the same, as it gets a GOAWAY.
-    pub fn send_no_streams(&mut self) {
-        self.begin();
-        let mut settings = Settings::new();
-        settings.set(Settings::MAX_CONCURRENT_STREAMS, 0);
-        self.unacknowledged.push_back(Origin::Converter);
-        self.writer.message(&Message::Settings(&settings), &mut self.out);
-    }
-
-    /// Has the codec answer once it has taken in what was sent so far.
-    pub fn request_drained(&mut self) {
-        self.begin();
-        self.writer.ping(DRAINED, &mut self.out);
+    pub fn echo_returned(&mut self) {
+        self.echo_under_way = false;
     }
 }

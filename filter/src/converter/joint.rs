@@ -1,6 +1,5 @@
 //! What both directions of a converter share: one message at a time, from one side to the other.
 
-use super::drain::{Drain, LastStream};
 use super::header_size::header_list_size;
 use super::http2_side::Http2Side;
 use super::streams::{Step, Streams};
@@ -24,7 +23,8 @@ pub(super) struct Joint {
     pub(super) websocket: WebSocketSide,
     /// Data for streams that are gone, to be given back to the other end's connection window, bytes.
     stray_bytes: u32,
-    drain: Drain,
+    /// Either side has said `goaway`, and not because of an error.
+    going_away: bool,
     pub(super) closed: Option<Closed>,
     pub(super) counts: Counts,
 }
@@ -42,7 +42,7 @@ impl Joint {
             http2: Http2Side::new(this),
             websocket: WebSocketSide::new(writer, cbor::Encoder::new(&config.field_policy)),
             stray_bytes: 0,
-            drain: Drain::No,
+            going_away: false,
             closed: None,
             counts: Counts::default(),
         }
@@ -122,11 +122,7 @@ impl Joint {
                 Ok(())
             }
             Message::Goaway { last, code } => {
-                self.drain = match (self.role, code, last, self.drain) {
-                    (Role::Far, http2_code::NO_ERROR, None, Drain::No) => Drain::Announced,
-                    (Role::Far, http2_code::NO_ERROR, Some(_), _) => Drain::Done { held: None },
-                    (.., unchanged) => unchanged,
-                };
+                self.going_away |= code == http2_code::NO_ERROR;
                 let wire = last.map(|last| self.streams.last_for_wire(last));
                 if let (Role::Far, Some(last)) = (self.role, last) {
                     self.streams.remove_after(last);
@@ -282,79 +278,14 @@ impl Joint {
                 Ok(())
             }
             Message::Goaway { last, code } => {
-                self.incoming_goaway(last, code);
+                self.going_away |= code == http2_code::NO_ERROR;
+                let last = last.map(|last| self.streams.last_for_http2(last));
+                if let (Role::Near, Some(last)) = (self.role, last) {
+                    self.streams.remove_after(last);
+                }
+                self.http2.send(&Message::Goaway { last, code });
                 Ok(())
             }
-        }
-    }
-
-    fn incoming_goaway(&mut self, last: LastStream, code: u32) {
-        let orderly = code == http2_code::NO_ERROR;
-        let idle = self.streams.len() == 0;
-        match (self.role, self.drain) {
-            // The answer. The codec would fall silent at it, and not even answer a PING (Envoy 1.40).
-            (Role::Far, Drain::Announced | Drain::Done { .. }) if orderly => {
-                self.drain = Drain::Done { held: None };
-            }
-            (Role::Near, Drain::No) if orderly => {
-                let held = idle.then_some(last);
-                if idle {
-                    self.http2.send_no_streams();
-                } else {
-                    self.send_goaway(last, code);
-                }
-                self.drain = Drain::Asked { held };
-                self.http2.request_drained();
-            }
-            (Role::Near, Drain::Asked { held: Some(_) }) if orderly && idle => {
-                self.drain = Drain::Asked { held: Some(last) };
-            }
-            _ => {
-                self.drain.take_held();
-                self.send_goaway(last, code);
-            }
-        }
-    }
-
-    fn send_goaway(&mut self, last: LastStream, code: u32) {
-        let last = last.map(|last| self.streams.last_for_http2(last));
-        if let (Role::Near, Some(last)) = (self.role, last) {
-            self.streams.remove_after(last);
-        }
-        self.http2.send(&Message::Goaway { last, code });
-    }
-
-    /// A near end's codec won't open any more streams, and the other end is told so.
-    pub(super) fn codec_drained(&mut self, keys: &mut dyn MaskKeys) {
-        let Drain::Asked { held } = self.drain else {
-            return;
-        };
-        self.drain = Drain::Done { held };
-        // Some were opened in the meantime: the codec can have its GOAWAY now.
-        if self.streams.len() > 0 {
-            self.release_goaway();
-        }
-        let last = Some(WireId(u16::MAX)); // Of the far end's streams, which there are none of.
-        let code = http2_code::NO_ERROR;
-        self.send(Message::Goaway { last, code }, keys);
-    }
-
-    /// Gives the codec the GOAWAY that was held back.
-    pub(super) fn release_goaway(&mut self) {
-        if let Some(last) = self.drain.take_held() {
-            self.send_goaway(last, http2_code::NO_ERROR);
-        }
-    }
-
-    /// Closes when nothing is under way and nothing more will come.
-    pub(super) fn close_if_drained(&mut self) {
-        if self.closed.is_none() && matches!(self.drain, Drain::Done { .. }) && self.streams.len() == 0 {
-            self.closed = Some(Closed {
-                code: close_code::GOING_AWAY,
-                by: Closer::ThisEnd,
-                error: None,
-            });
-            self.websocket.request_close(Some(close_code::GOING_AWAY), "");
         }
     }
 
@@ -523,9 +454,10 @@ impl Joint {
     }
 
     /// The other end says no more. Without Close that is orderly only where `goaway` was said and nothing was under
-    /// way: Envoy's pool hangs up then, and gives nobody a chance to say Close.
+    /// way: then a near end's codec, the client of Envoy's pool, hangs up when all that it holds has been read. Nobody
+    /// can say Close before, since nobody else knows when that is, and nobody after.
     pub(super) fn websocket_end(&mut self) {
-        let orderly = self.drain != Drain::No && self.streams.len() == 0;
+        let orderly = self.going_away && self.streams.len() == 0;
         self.closed.get_or_insert(Closed {
             code: if orderly {
                 close_code::GOING_AWAY
