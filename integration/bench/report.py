@@ -37,6 +37,8 @@ HEADINGS = {
     "near_kib_per_stream": "near KiB each",
     "far_kib_per_stream": "far KiB each",
     "connections_between": "connections",
+    "near_bytes_per_stream": "near bytes each",
+    "far_bytes_per_stream": "far bytes each",
     "ns_per_header_list": "ns/list",
     "gigabytes_per_second": "GB/s",
 }
@@ -80,6 +82,11 @@ TARGETS = (
     Target("distance_bulk_down", "megabytes_per_second", "wsferry", "http2", least=0.9),
     Target("distance_bulk_up", "megabytes_per_second", "wsferry", "http2", least=0.9),
     Target("distance_polling", "p50_ms", "wsferry", "http2", most=1.05),
+    # A round trip of 50 ms, and what else a request takes.
+    Target("distance_polling", "p50_ms", "wsferry", None, most=60.0),
+    Target("distance_first", "p50_ms", "wsferry_eager", None, most=60.0),
+    Target("codec_idle_streams", "near_bytes_per_stream", "native", None, most=16384.0),
+    Target("codec_idle_streams", "far_bytes_per_stream", "native", None, most=16384.0),
 )
 
 

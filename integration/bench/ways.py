@@ -35,8 +35,8 @@ class Kind:
     credentials: str | None = None
     # Requests at once on one connection between the Envoys; None leaves it as in envoy/near.yaml.
     streams_per_connection: int | None = None
-    # Plain HTTP from the near Envoy of envoy/near-adaptive.yaml: "never" and "cold" by decision of the connection
-    # manager, "undecided" without it.
+    # With the near Envoy of envoy/near-adaptive.yaml. Plain HTTP: "never" and "cold" by decision of the connection manager,
+    # "undecided" without it. Through the tunnel: "eager", which opens it at start.
     decision: str | None = None
     # How often the connection manager stands in the filter chain: what it costs shows more clearly where it does more.
     managers: int = 1
@@ -48,6 +48,7 @@ WSFERRY = Kind("wsferry", "wsferry")
 ORDINARY = (HTTP1, HTTP2, WSFERRY)
 WSFERRY_NO_CREDENTIALS = Kind("wsferry_no_credentials", "wsferry", credentials="none")
 WSFERRY_CREDENTIALS = Kind("wsferry_credentials", "wsferry", credentials="all")
+WSFERRY_EAGER = Kind("wsferry_eager", "wsferry", decision="eager")
 UNDECIDED = Kind("undecided", "http1", decision="undecided")
 DECIDED = (
     Kind("never", "http1", decision="never"),
@@ -233,7 +234,7 @@ def speak_http1(near: dict, far: dict) -> None:
 
 
 def decide(near: dict, decision: str, managers: int) -> None:
-    """Has the connection manager decide so, so many times, or nobody."""
+    """Has the connection manager decide so, so many times over, or nobody."""
     filters = pairs.connection_manager(near, "ingress")["http_filters"]
     (manager,) = [one for one in filters if one["name"] == "wsferry_connection_manager"]
     if decision == "undecided":
@@ -242,7 +243,11 @@ def decide(near: dict, decision: str, managers: int) -> None:
     place = manager["typed_config"]["config"]["configuration"]
     plugin = json.loads(place["value"])
     # No load reaches the rate that would open the tunnel.
-    changes = {"never": {"mode": "never"}, "cold": {"open": {"requests": 10_000, "within_ms": 10}}}
+    changes = {
+        "never": {"mode": "never"},
+        "cold": {"open": {"requests": 10_000, "within_ms": 10}},
+        "eager": {"mode": "always", "eager": True},
+    }
     plugin["tunnels"][0].update(changes[decision])
     place["value"] = json.dumps(plugin)
     filters[:0] = [{**manager, "name": f"{manager['name']}_{number}"} for number in range(1, managers)]
