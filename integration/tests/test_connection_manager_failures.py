@@ -104,7 +104,8 @@ def test_a_target_that_hangs(loop, adaptive, what):
     answers = loop(run(), 30)
     one.check(answers)
     assert all(way.startswith("http ") for way in ways(answers)), ways(answers)
-    assert max(answer.seconds for answer in answers) < 0.5
+    # None waited for the target, which goes on hanging.
+    assert max(answer.seconds for answer in answers) < PATIENCE / 2
     one.pair.far.process = None
 
 
