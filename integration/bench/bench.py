@@ -34,7 +34,7 @@ def named(text: str) -> tuple[str, str]:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="under three minutes, fewer and shorter rounds")
+    parser.add_argument("--quick", action="store_true", help="a few minutes: fewer and shorter rounds")
     parser.add_argument("--only", action="append", choices=list(WORKLOADS), metavar="NAME", help=", ".join(WORKLOADS))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
     parser.add_argument("--chart", type=Path, metavar="FILE", help="default: docs/bench.svg after a full run")
