@@ -182,8 +182,10 @@ fn refusals_tell_what_would_have_been_right() {
             .filter(move |refusal| refusal.status() == status)
     };
     assert!(with_status(426).eq([Refusal::Method, Refusal::Upgrade, Refusal::Version]));
-    assert!(with_status(400).eq([Refusal::Key, Refusal::Subprotocol]));
+    assert!(with_status(400).eq([Refusal::Key, Refusal::Subprotocol, Refusal::Malformed]));
     assert!(with_status(403).eq([Refusal::Origin]));
+    assert!(with_status(404).eq([Refusal::Path]));
+    assert!(with_status(431).eq([Refusal::HeadTooLarge]));
     for refusal in with_status(426) {
         assert!(refusal.fields().contains(&("upgrade", "websocket")), "{refusal}");
     }

@@ -1,7 +1,8 @@
 //! The opening handshake (RFC 6455 §4; over HTTP/2 and HTTP/3, RFC 8441 and RFC 9220): what is asked,
 //! what is granted, and why not.
 //!
-//! Envoy has parsed the headers, lower-cased their names and seen to `host`; what is left is here.
+//! Envoy, or [`super::http1`], has parsed the headers, lower-cased their names and seen to `host`; what is left is
+//! here.
 
 use std::fmt;
 
@@ -76,25 +77,37 @@ pub enum Refusal {
     Subprotocol,
     /// A browser's `origin` that isn't allowed.
     Origin,
+    /// Another path. Where Envoy has parsed the request, its routes see to that.
+    Path,
+    /// No HTTP/1.1 request, or not one that can be a handshake: with a body, or without `host`. Envoy sees to that
+    /// where it has parsed the request.
+    Malformed,
+    /// A head of more bytes or fields than are taken. Envoy has limits of its own where it has parsed the request.
+    HeadTooLarge,
 }
 
 impl Refusal {
     /// Every refusal, for counters and tests.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::Method,
         Self::Upgrade,
         Self::Version,
         Self::Key,
         Self::Subprotocol,
         Self::Origin,
+        Self::Path,
+        Self::Malformed,
+        Self::HeadTooLarge,
     ];
 
-    /// HTTP status of the answer (RFC 6455 §4.2.2, §4.4).
+    /// HTTP status of the answer (RFC 6455 §4.2.2, §4.4; RFC 6585 §5).
     pub const fn status(self) -> u16 {
         match self {
             Self::Method | Self::Upgrade | Self::Version => 426,
-            Self::Key | Self::Subprotocol => 400,
+            Self::Key | Self::Subprotocol | Self::Malformed => 400,
             Self::Origin => 403,
+            Self::Path => 404,
+            Self::HeadTooLarge => 431,
         }
     }
 
@@ -108,7 +121,12 @@ impl Refusal {
                 ("connection", "upgrade"),
                 ("sec-websocket-version", VERSION),
             ],
-            Self::Key | Self::Subprotocol | Self::Origin => &[],
+            Self::Key
+            | Self::Subprotocol
+            | Self::Origin
+            | Self::Path
+            | Self::Malformed
+            | Self::HeadTooLarge => &[],
         }
     }
 
@@ -121,6 +139,9 @@ impl Refusal {
             Self::Key => "key",
             Self::Subprotocol => "subprotocol",
             Self::Origin => "origin",
+            Self::Path => "path",
+            Self::Malformed => "malformed",
+            Self::HeadTooLarge => "head_too_large",
         }
     }
 }
@@ -135,6 +156,9 @@ impl fmt::Display for Refusal {
             Self::Key => "sec-websocket-key must be base64 of 16 bytes",
             Self::Subprotocol => "the subprotocol wsferry.v1 must be offered",
             Self::Origin => "this origin is not allowed",
+            Self::Path => "there is no WebSocket at this path",
+            Self::Malformed => "this is no HTTP/1.1 request for a WebSocket",
+            Self::HeadTooLarge => "the request's head is too large",
         })
     }
 }
@@ -190,17 +214,26 @@ pub enum HandshakeError {
     Extension,
     /// A WebSocket server, but no converter: `wsferry.v1` wasn't granted.
     Subprotocol,
+    /// No HTTP/1.1 response. Envoy sees to that where it parses the response.
+    Malformed,
+    /// A head of more bytes or fields than are taken. Envoy has limits of its own where it parses the response.
+    HeadTooLarge,
+    /// The connection ended before the answer was complete.
+    NoAnswer,
 }
 
 impl HandshakeError {
     /// Every error, for counters and tests.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::Status,
         Self::Upgrade,
         Self::Connection,
         Self::Accept,
         Self::Extension,
         Self::Subprotocol,
+        Self::Malformed,
+        Self::HeadTooLarge,
+        Self::NoAnswer,
     ];
 
     /// Name in logs and in the counter `handshakes_refused_NAME`.
@@ -212,6 +245,9 @@ impl HandshakeError {
             Self::Accept => "accept",
             Self::Extension => "extension",
             Self::Subprotocol => "subprotocol",
+            Self::Malformed => "malformed",
+            Self::HeadTooLarge => "head_too_large",
+            Self::NoAnswer => "no_answer",
         }
     }
 }
@@ -225,6 +261,9 @@ impl fmt::Display for HandshakeError {
             Self::Accept => "sec-websocket-accept does not answer the key",
             Self::Extension => "an extension was granted that was not offered",
             Self::Subprotocol => "no converter there: the subprotocol wsferry.v1 was not granted",
+            Self::Malformed => "the answer is no HTTP/1.1 response",
+            Self::HeadTooLarge => "the answer's head is too large",
+            Self::NoAnswer => "the connection ended before the answer was complete",
         })
     }
 }

@@ -7,6 +7,7 @@
 mod control;
 mod frame;
 pub mod handshake;
+pub mod http1;
 mod mask;
 mod reader;
 mod writer;
