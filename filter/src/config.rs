@@ -54,6 +54,28 @@ pub enum Role {
     Far,
 }
 
+/// What of Envoy's filters a converter is, and so what it sees of the WebSocket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attachment {
+    /// An HTTP filter: the bodies of an HTTP stream, whose handshake Envoy has parsed.
+    Http,
+    /// A network filter: the bytes of a connection, handshake included.
+    Network(Arc<Handshake>),
+}
+
+/// The opening handshake of a converter that makes or answers it itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handshake {
+    /// Near end: `host` of the request.
+    pub authority: String,
+    /// Where the WebSocket is. Near end: with a query, if it should have one. Default `/wsferry`.
+    pub path: String,
+    /// Near end: further fields of the request, `NAME: VALUE`.
+    pub fields: Vec<String>,
+    /// How long it may take, from the connection's beginning, milliseconds. 100 to 60,000; default 10,000.
+    pub timeout_ms: u32,
+}
+
 /// Largest WebSocket message that a sender makes, bytes; receivers accept at least that.
 pub const MESSAGE_BYTES: usize = 1 << 20;
 
@@ -187,6 +209,8 @@ impl Default for FieldPolicy {
 pub struct Config {
     /// Which end this is.
     pub role: Role,
+    /// What of Envoy's filters it is.
+    pub attachment: Attachment,
     /// What one connection may cost.
     pub limits: Limits,
     /// What may enter the field table. Shared with the encoder of every connection.
@@ -196,8 +220,8 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// What the names of all metrics begin with, followed by `_`. Default `wsferry`.
     pub metrics_prefix: String,
-    /// Far end: how long a WebSocket may stay open after this side has sent Close, milliseconds. 100 to
-    /// 60,000; default 2,000.
+    /// How long a WebSocket may stay open after this side has sent Close, milliseconds. 100 to 60,000; default 2,000.
+    /// A near end that is an HTTP filter can't end its stream and leaves that to the far end.
     pub close_timeout_ms: u32,
     /// Name of the connection manager's tunnel that this near end carries: it is told when the other
     /// end turns out to have no converter. Near end only; default none.
@@ -221,6 +245,81 @@ const ORIGIN: Form = Form {
     holds: |text| text.contains("://"),
 };
 
+/// What `host` may hold (RFC 9112 §3.2), as far as tells it from anything that could end the line.
+const AUTHORITY: Form = Form {
+    name: "a host with or without port",
+    holds: |text| {
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_graphic() && !b"/?#@".contains(&b))
+    },
+};
+
+/// A path with or without query, in origin form (RFC 9112 §3.2.1).
+const PATH: Form = Form {
+    name: "a path that begins with `/`",
+    holds: |text| text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic() && b != b'#'),
+};
+
+/// A field line (RFC 9112 §5) that isn't one of the handshake's own.
+const FIELD_LINE: Form = Form {
+    name: "a field `name: value` that the handshake doesn't set itself",
+    holds: |text| {
+        let Some((name, value)) = text.split_once(": ") else {
+            return false;
+        };
+        let own = [
+            "host",
+            "upgrade",
+            "connection",
+            "content-length",
+            "transfer-encoding",
+        ]
+        .contains(&name)
+            || name.starts_with("sec-websocket-");
+        (FIELD_NAME.holds)(name)
+            && !name.contains(':')
+            && !own
+            && !value.is_empty()
+            && value.trim_ascii() == value
+            && value.bytes().all(|b| b == b'\t' || (b >= b' ' && b != 0x7f))
+    },
+};
+
+impl Attachment {
+    fn take(role: Role, plugin: &mut Fields) -> Result<Self, ConfigError> {
+        if plugin.choice("filter", &[("http", false), ("network", true)])? == Some(true) {
+            let handshake = plugin.object("handshake", |handshake| Handshake::take(role, handshake))?;
+            return Ok(Self::Network(Arc::new(handshake)));
+        }
+        plugin.absent("handshake", "is Envoy's business unless `filter` is network")?;
+        Ok(Self::Http)
+    }
+}
+
+impl Handshake {
+    fn take(role: Role, handshake: &mut Fields) -> Result<Self, ConfigError> {
+        if role == Role::Far {
+            for name in ["authority", "fields"] {
+                handshake.absent(name, "only a near end sends it")?;
+            }
+        }
+        Ok(Self {
+            authority: match role {
+                Role::Near => handshake.required_text("authority", AUTHORITY)?,
+                Role::Far => String::new(),
+            },
+            path: handshake.text("path", PATH, "/wsferry")?,
+            fields: match role {
+                Role::Near => handshake.texts("fields", FIELD_LINE)?,
+                Role::Far => Vec::new(),
+            },
+            timeout_ms: handshake.number("timeout_ms", 100..=60_000, 10_000)?,
+        })
+    }
+}
+
 impl Config {
     /// Reads and validates.
     ///
@@ -239,6 +338,7 @@ impl Config {
     fn take(role: Role, plugin: &mut Fields) -> Result<Self, ConfigError> {
         let config = Self {
             role,
+            attachment: Attachment::take(role, plugin)?,
             limits: plugin.object("limits", Limits::take)?,
             field_policy: Arc::new(plugin.object("field_table", FieldPolicy::take)?),
             allowed_origins: plugin.texts("allowed_origins", ORIGIN)?,

@@ -130,6 +130,17 @@ impl Fields {
         Some(self.left.remove(place).1)
     }
 
+    /// A field that has no place here.
+    ///
+    /// # Errors
+    /// It is there; `reason` says why it mustn't be.
+    pub fn absent(&mut self, name: &'static str, reason: &str) -> Result<(), ConfigError> {
+        match self.take(name) {
+            None => Ok(()),
+            Some(_) => Err(self.refuse(name, reason)),
+        }
+    }
+
     /// An object. Where it is missing, `take` gets one without fields and so the defaults.
     ///
     /// # Errors

@@ -199,6 +199,18 @@ impl Converter {
         Ok(())
     }
 
+    /// Begins the HTTP/2 output by settings, if it has none yet, so that the local codec has something to answer at
+    /// once: what waits for the other end can then go. For a handshake that completes while bytes pass towards the codec.
+    pub fn begin(&mut self) {
+        self.joint.http2.begin();
+    }
+
+    /// There will be no WebSocket: the local codec is told that nothing of its requests has been sent (RFC 9113 §8.7).
+    /// Near end only; later input is ignored.
+    pub fn refuse(&mut self) {
+        self.joint.refuse();
+    }
+
     /// The local codec has ended its direction; a Close frame joins the WebSocket output.
     pub fn http2_end(&mut self, mask_keys: &mut dyn MaskKeys) {
         if self.joint.closed.is_none() {
@@ -236,6 +248,11 @@ impl Converter {
     /// Set once either side has closed: no more messages will be converted.
     pub fn closed(&self) -> Option<Closed> {
         self.joint.closed
+    }
+
+    /// Bytes of WebSocket output that wait to be taken.
+    pub fn websocket_waiting(&self) -> usize {
+        self.joint.websocket.waiting()
     }
 
     /// Whether the Close frame of this side has been taken from the WebSocket output; after it, the

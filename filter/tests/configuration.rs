@@ -7,7 +7,7 @@
     missing_docs
 )]
 
-use wsferry::config::{Config, FieldPolicy, Limits, Role};
+use wsferry::config::{Attachment, Config, FieldPolicy, Limits, Role};
 
 const REFERENCE: &str = include_str!("../../docs/configuration.md");
 
@@ -141,6 +141,109 @@ fn a_wrong_configuration_names_the_field() {
     ] {
         let message = refused(json);
         assert!(message.contains(named), "{json}: {message}");
+    }
+}
+
+#[test]
+fn a_network_filter_makes_or_answers_the_handshake() {
+    let parsed = |json: &str| Config::parse(json.as_bytes()).expect(json).attachment;
+    assert_eq!(parsed(r#"{"role": "near"}"#), Attachment::Http);
+    assert_eq!(parsed(r#"{"role": "near", "filter": "http"}"#), Attachment::Http);
+    let Attachment::Network(far) = parsed(r#"{"role": "far", "filter": "network"}"#) else {
+        panic!("no network filter");
+    };
+    assert!(REFERENCE.contains(&format!("| `\"{}\"` |", far.path)));
+    assert!(REFERENCE.contains(&format!("| 100 to 60000 | {} |", far.timeout_ms)));
+    let near = r#"{"role": "near", "filter": "network", "handshake": {"authority": "[::1]:8080", "path": "/a?b=c",
+                   "fields": ["authorization: Basic YTpi"], "timeout_ms": 100}}"#;
+    let Attachment::Network(near) = parsed(near) else {
+        panic!("no network filter");
+    };
+    assert_eq!(
+        (near.authority.as_str(), near.path.as_str()),
+        ("[::1]:8080", "/a?b=c")
+    );
+    assert_eq!(
+        (near.fields.as_slice(), near.timeout_ms),
+        (&["authorization: Basic YTpi".to_owned()][..], 100)
+    );
+}
+
+#[test]
+fn a_handshake_that_cant_be_is_refused() {
+    for (json, named) in [
+        (r#"{"role": "near", "filter": "tcp"}"#, "`filter`"),
+        (
+            r#"{"role": "near", "filter": "network"}"#,
+            "`handshake.authority`: is missing",
+        ),
+        (r#"{"role": "near", "handshake": {"path": "/"}}"#, "`handshake`"),
+        (
+            r#"{"role": "near", "filter": "http", "handshake": {}}"#,
+            "`handshake`",
+        ),
+        (
+            r#"{"role": "far", "filter": "network", "handshake": {"authority": "a"}}"#,
+            "`handshake.authority`",
+        ),
+        (
+            r#"{"role": "far", "filter": "network", "handshake": {"fields": ["a: b"]}}"#,
+            "`handshake.fields`",
+        ),
+        (
+            r#"{"role": "far", "filter": "network", "handshake": {"path": "wsferry"}}"#,
+            "`handshake.path`",
+        ),
+        (
+            r#"{"role": "far", "filter": "network", "handshake": {"path": "/a b"}}"#,
+            "`handshake.path`",
+        ),
+        (
+            r#"{"role": "far", "filter": "network", "handshake": {"timeout_ms": 99}}"#,
+            "`handshake.timeout_ms`",
+        ),
+        (
+            r#"{"role": "far", "filter": "network", "handshake": {"timeout_ms": 60001}}"#,
+            "`handshake.timeout_ms`",
+        ),
+    ] {
+        let message = refused(json);
+        assert!(message.contains(named), "{json}: {message}");
+    }
+    let near = |authority: &str, field: &str| {
+        format!(
+            r#"{{"role": "near", "filter": "network", "handshake": {{"authority": "{authority}", "fields": ["{field}"]}}}}"#
+        )
+    };
+    for authority in ["", "a/b", "user@a", "a b", "a\\r\\nx: y"] {
+        let message = refused(&near(authority, "a: b"));
+        assert!(
+            message.contains("`handshake.authority`"),
+            "{authority}: {message}"
+        );
+    }
+    for field in [
+        "",
+        "a",
+        "a:b",
+        ": b",
+        "a: ",
+        "A: b",
+        "a b: c",
+        "a: b\\r\\nc: d",
+        "a: b\\u0000",
+        "a:  b",
+        "a: b ",
+        "host: b",
+        "upgrade: h2c",
+        "connection: close",
+        "content-length: 1",
+        "transfer-encoding: chunked",
+        "sec-websocket-key: b",
+        "sec-websocket-extensions: permessage-deflate",
+    ] {
+        let message = refused(&near("a", field));
+        assert!(message.contains("`handshake.fields`"), "{field}: {message}");
     }
 }
 

@@ -27,5 +27,6 @@ pub mod raw;
 pub mod scenario;
 pub mod suite;
 pub mod traffic;
+pub mod wasm_connection;
 pub mod wasm_end;
 pub mod wasm_host;

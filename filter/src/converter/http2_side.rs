@@ -69,7 +69,7 @@ impl Http2Side {
     }
 
     /// Settings come first (RFC 9113 §3.4); a peer that has none gets the defaults, without push.
-    fn begin(&mut self) {
+    pub fn begin(&mut self) {
         if !self.settings_sent {
             self.settings_sent = true;
             self.unacknowledged.push_back(Origin::Converter);

@@ -453,6 +453,21 @@ impl Joint {
         }
     }
 
+    /// Before there is a WebSocket: ends what the local codec has open as never sent.
+    pub(super) fn refuse(&mut self) {
+        self.closed.get_or_insert(Closed {
+            code: close_code::ABNORMAL,
+            by: Closer::Nobody,
+            error: None,
+        });
+        self.http2.reset_code = http2_code::REFUSED_STREAM;
+        self.reset_streams();
+        self.http2.send(&Message::Goaway {
+            last: Some(Http2Id(0)),
+            code: http2_code::NO_ERROR,
+        });
+    }
+
     /// The other end says no more. Without Close that is orderly only where `goaway` was said and nothing was under
     /// way: then a near end's codec, the client of Envoy's pool, hangs up when all that it holds has been read. Nobody
     /// can say Close before, since nobody else knows when that is, and nobody after.

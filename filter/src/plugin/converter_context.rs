@@ -1,4 +1,4 @@
-//! One WebSocket: an HTTP stream of Envoy whose bodies are an HTTP/2 connection on one side and a
+//! The converter as an HTTP filter: an HTTP stream of Envoy whose bodies are an HTTP/2 connection on one side and a
 //! WebSocket connection on the other.
 //!
 //! ```text
@@ -16,17 +16,15 @@
 use std::rc::Rc;
 
 use super::exports::Stream;
-use super::host::{self, Buffer, Map, Status};
-use super::mask_keys::RandomKeys;
+use super::host::{self, Buffer, Map, Status, StreamKind};
 use super::metrics::Metrics;
 use super::root::Shared;
 use super::shared_target::SharedTarget;
+use super::websocket::{Direction, Side, WebSocket, log, may_be_transient, peer};
 use crate::config::Role;
-use crate::converter::{Closed, Closer, Converter, Counts};
-use crate::error::close_code;
 use crate::message::Fields;
 use crate::websocket::handshake::{self, RequestHeaders, ResponseHeaders};
-use log::{Level, log};
+use log::Level;
 use proxy_wasm::types::Action;
 
 /// The HTTP stream of one WebSocket.
@@ -43,42 +41,12 @@ enum State {
     /// sends; there is none over HTTP/2.
     Handshake {
         accept: Option<String>,
-        connection: Box<Connection>,
+        websocket: Box<WebSocket>,
     },
     /// After a complete handshake.
-    Open(Box<Connection>),
+    Open(Box<WebSocket>),
     /// There is no WebSocket: whatever the request brings goes nowhere, whatever answers it passes.
     Refused,
-}
-
-/// What is there from the handshake on.
-struct Connection {
-    converter: Converter,
-    mask_keys: RandomKeys,
-    /// By the host's clock, nanoseconds.
-    opened_at: u64,
-    totals: Counts,
-    end: End,
-    /// Streams that were open when the other end's direction ended.
-    cut_off: usize,
-}
-
-/// How far the end of a connection has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// Not in sight.
-    Open,
-    /// Closed by either end: the HTTP stream ends at the latest after `close_timeout_ms`.
-    Closing,
-    /// Nothing is waited for any more: the HTTP stream ends with the next tick.
-    Done,
-}
-
-/// The way of a body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Direction {
-    Request,
-    Response,
 }
 
 impl ConverterContext {
@@ -95,24 +63,13 @@ impl ConverterContext {
     }
 
     fn log(&self, level: Level, text: &str) {
-        let role = match self.role() {
-            Role::Near => "near",
-            Role::Far => "far",
-        };
-        log!(level, "{role} #{}: {text}", self.id);
+        log(self.role(), self.id, level, text);
     }
 
     fn handshake(&self, accept: Option<String>) -> State {
         State::Handshake {
             accept,
-            connection: Box::new(Connection {
-                converter: Converter::new(&self.shared.config),
-                mask_keys: RandomKeys::new(),
-                opened_at: 0,
-                totals: Counts::default(),
-                end: End::Open,
-                cut_off: 0,
-            }),
+            websocket: WebSocket::new(self.id, &self.shared),
         }
     }
 
@@ -151,7 +108,7 @@ impl ConverterContext {
 
     /// Checks the far end's answer and makes of it what tcp_proxy takes for an open tunnel; or makes
     /// sure that it takes it for none.
-    fn near_response(&mut self, accept: &str, connection: Box<Connection>) -> Result<(), Status> {
+    fn near_response(&mut self, accept: &str, websocket: Box<WebSocket>) -> Result<(), Status> {
         const MAP: Map = Map::Response;
         let fields = host::headers(MAP)?;
         let status = status(&fields);
@@ -184,7 +141,7 @@ impl ConverterContext {
         ] {
             host::remove_header(MAP, name)?;
         }
-        self.open(connection, &format!("to {}", peer("upstream")));
+        self.open(websocket, &format!("to {}", peer("upstream")));
         Ok(())
     }
 
@@ -224,7 +181,7 @@ impl ConverterContext {
     }
 
     /// Makes a 101 of the TCP upstream's 200; any other status passes as it is.
-    fn far_response(&mut self, accept: Option<&str>, connection: Box<Connection>) -> Result<(), Status> {
+    fn far_response(&mut self, accept: Option<&str>, websocket: Box<WebSocket>) -> Result<(), Status> {
         const MAP: Map = Map::Response;
         let fields = host::headers(MAP)?;
         let status = status(&fields);
@@ -253,15 +210,13 @@ impl ConverterContext {
         if let Some(accept) = accept {
             host::replace_header(MAP, "sec-websocket-accept", accept)?;
         }
-        self.open(connection, &format!("from {}", peer("source")));
+        self.open(websocket, &format!("from {}", peer("source")));
         Ok(())
     }
 
-    fn open(&mut self, mut connection: Box<Connection>, peer: &str) {
-        connection.opened_at = host::now();
-        self.state = State::Open(connection);
-        self.shared.metrics.opened();
-        self.log(Level::Info, &format!("WebSocket opened {peer}"));
+    fn open(&mut self, mut websocket: Box<WebSocket>, peer: &str) {
+        websocket.opened(peer);
+        self.state = State::Open(websocket);
     }
 
     /// Answers a far end's request, with what would have been right.
@@ -301,7 +256,7 @@ impl ConverterContext {
         match self.role() {
             Role::Near => Action::Continue,
             Role::Far => {
-                if let Err(status) = host::close_stream() {
+                if let Err(status) = host::close_stream(StreamKind::Http) {
                     self.log(Level::Error, &format!("can't end the stream: {status}"));
                 }
                 Action::Pause
@@ -310,12 +265,16 @@ impl ConverterContext {
     }
 
     fn body(&mut self, direction: Direction, size: usize, end_of_stream: bool) -> Action {
+        let buffer = match direction {
+            Direction::Request => Buffer::RequestBody,
+            Direction::Response => Buffer::ResponseBody,
+        };
         let result = match (&mut self.state, direction) {
-            (State::Open(connection) | State::Handshake { connection, .. }, _) => {
-                convert(connection, &self.shared, direction, size, end_of_stream)
+            (State::Open(websocket) | State::Handshake { websocket, .. }, _) => {
+                websocket.pass(buffer, direction, size, end_of_stream)
             }
             (State::Refused, Direction::Response) => Ok(()),
-            (State::Refused | State::New, _) => host::replace_buffer(direction.buffer(), &[]),
+            (State::Refused | State::New, _) => host::replace_buffer(buffer, &[]),
         };
         if let Err(status) = result {
             return self.fail("can't convert", status);
@@ -326,184 +285,28 @@ impl ConverterContext {
 
     /// Trailers end a direction whose last body callback didn't say so.
     fn trailers(&mut self, direction: Direction) -> Action {
-        if let State::Open(connection) | State::Handshake { connection, .. } = &mut self.state {
-            match side(self.shared.config.role, direction) {
-                Side::Http2 => connection.converter.http2_end(&mut connection.mask_keys),
-                Side::WebSocket => connection.websocket_end(),
-            }
+        let side = Side::of(self.role(), direction);
+        if let State::Open(websocket) | State::Handshake { websocket, .. } = &mut self.state {
+            websocket.take(side, &mut [], true);
         }
         self.watch_end();
         Action::Continue
     }
 
-    /// Sees to it that a closed connection ends: with the next tick if the Close frame is out and no
-    /// answer to it is worth a wait, because it is the answer or because the other end broke the
-    /// protocol (RFC 6455 §7.1.7); else after the time it has to answer (§7.1.1).
+    /// A near end can't end its stream.
     fn watch_end(&mut self) {
-        if self.role() == Role::Near {
-            return;
+        let role = self.role();
+        if let (State::Open(websocket), Role::Far) = (&mut self.state, role) {
+            websocket.watch_end();
         }
-        let State::Open(connection) = &mut self.state else {
-            return;
-        };
-        let Some(closed) = connection.converter.closed() else {
-            return;
-        };
-        let over =
-            (closed.by == Closer::OtherEnd || closed.error.is_some()) && connection.converter.close_sent();
-        let (end, milliseconds) = match (connection.end, over) {
-            (End::Open | End::Closing, true) => (End::Done, 0),
-            (End::Open, false) => (End::Closing, self.shared.config.close_timeout_ms),
-            (End::Closing, false) | (End::Done, _) => return,
-        };
-        connection.end = end;
-        self.shared.end_later(self.id, milliseconds);
     }
 
     /// The stream is over, whoever ended it.
     fn end(&mut self) {
-        let State::Open(mut connection) = std::mem::replace(&mut self.state, State::Refused) else {
-            return;
-        };
-        connection.websocket_end();
-        connection.count(&self.shared.metrics);
-        // There is one after `websocket_end`.
-        let Some(closed) = connection.converter.closed() else {
-            return;
-        };
-        self.shared.ended(self.id);
-        self.shared.metrics.closed(&closed);
-        self.shared.metrics.flush();
-        let (level, text) = connection.summary(&closed);
-        self.log(level, &text);
-    }
-}
-
-impl Connection {
-    /// The other end says no more.
-    fn websocket_end(&mut self) {
-        let open = self.converter.open_streams();
-        self.cut_off = self.cut_off.max(open);
-        self.converter.websocket_end();
-    }
-
-    fn count(&mut self, metrics: &Metrics) {
-        let new = self.converter.take_counts();
-        metrics.add(&new);
-        let totals = &mut self.totals;
-        for (total, new) in [
-            (&mut totals.messages_in, new.messages_in),
-            (&mut totals.messages_out, new.messages_out),
-            (&mut totals.websocket_bytes_in, new.websocket_bytes_in),
-            (&mut totals.websocket_bytes_out, new.websocket_bytes_out),
-            (&mut totals.streams_opened, new.streams_opened),
-            (&mut totals.streams_reset, new.streams_reset),
-        ] {
-            *total = total.saturating_add(new);
+        if let State::Open(websocket) = std::mem::replace(&mut self.state, State::Refused) {
+            websocket.end();
         }
     }
-
-    fn summary(&self, closed: &Closed) -> (Level, String) {
-        // Envoy ends connections that are idle or too old without giving anyone a chance to say Close.
-        let lost = closed.code == close_code::ABNORMAL && self.cut_off > 0;
-        let level = match (closed.code, closed.error) {
-            (close_code::NORMAL | close_code::GOING_AWAY | close_code::NO_STATUS, None) => Level::Info,
-            (close_code::ABNORMAL, None) if !lost => Level::Info,
-            _ => Level::Warn,
-        };
-        let how = match (closed.by, closed.code) {
-            (Closer::Nobody, close_code::GOING_AWAY) => "without Close, after goaway".to_owned(),
-            (Closer::Nobody, _) => "without Close".to_owned(),
-            (Closer::OtherEnd, code) => format!("by the other end with {code}"),
-            (Closer::ThisEnd, code) => format!("by this end with {code}"),
-        };
-        let why = closed
-            .error
-            .map(|error| format!(" ({error})"))
-            .unwrap_or_default();
-        let milliseconds = host::now().saturating_sub(self.opened_at) / 1_000_000;
-        let totals = &self.totals;
-        let text = format!(
-            "WebSocket closed {how}{why} after {}.{:03} s: streams {}, reset {}, cut off {}; messages in {}, \
-             out {}; bytes in {}, out {}",
-            milliseconds / 1_000,
-            milliseconds % 1_000,
-            totals.streams_opened,
-            totals.streams_reset,
-            self.cut_off,
-            totals.messages_in,
-            totals.messages_out,
-            totals.websocket_bytes_in,
-            totals.websocket_bytes_out,
-        );
-        (level, text)
-    }
-}
-
-/// Whether a refused handshake says more about the moment than about the target: a server or a load
-/// balancer that is overloaded or restarts.
-const fn may_be_transient(status: u16) -> bool {
-    matches!(status, 408 | 425 | 429) || status >= 500
-}
-
-/// What a direction brings.
-enum Side {
-    Http2,
-    WebSocket,
-}
-
-const fn side(role: Role, direction: Direction) -> Side {
-    match (role, direction) {
-        (Role::Near, Direction::Request) | (Role::Far, Direction::Response) => Side::Http2,
-        (Role::Near, Direction::Response) | (Role::Far, Direction::Request) => Side::WebSocket,
-    }
-}
-
-impl Direction {
-    const fn buffer(self) -> Buffer {
-        match self {
-            Self::Request => Buffer::RequestBody,
-            Self::Response => Buffer::ResponseBody,
-        }
-    }
-}
-
-/// One piece of a body: in, converted, and out in its place.
-fn convert(
-    connection: &mut Connection,
-    shared: &Shared,
-    direction: Direction,
-    size: usize,
-    end_of_stream: bool,
-) -> Result<(), Status> {
-    let buffer = direction.buffer();
-    let mut input = host::buffer(buffer, size)?;
-    shared.with_scratch(|out| {
-        let keys = &mut connection.mask_keys;
-        match side(shared.config.role, direction) {
-            Side::Http2 => {
-                if !input.is_empty() {
-                    connection.converter.http2_input(&input, keys);
-                }
-                if end_of_stream {
-                    connection.converter.http2_end(keys);
-                }
-                connection.converter.take_websocket_output(out);
-            }
-            Side::WebSocket => {
-                if !input.is_empty() {
-                    connection.converter.websocket_input(&mut input, keys);
-                }
-                if end_of_stream {
-                    connection.websocket_end();
-                }
-                connection.converter.take_http2_output(out);
-            }
-        }
-        host::replace_buffer(buffer, out)
-    })?;
-    connection.count(&shared.metrics);
-    Ok(())
 }
 
 impl Stream for ConverterContext {
@@ -517,15 +320,15 @@ impl Stream for ConverterContext {
 
     fn response_headers(&mut self, _: bool) -> Action {
         let result = match (std::mem::replace(&mut self.state, State::Refused), self.role()) {
-            (State::Handshake { accept, connection }, Role::Near) => {
-                self.near_response(accept.as_deref().unwrap_or_default(), connection)
+            (State::Handshake { accept, websocket }, Role::Near) => {
+                self.near_response(accept.as_deref().unwrap_or_default(), websocket)
             }
-            (State::Handshake { accept, connection }, Role::Far) => {
-                self.far_response(accept.as_deref(), connection)
+            (State::Handshake { accept, websocket }, Role::Far) => {
+                self.far_response(accept.as_deref(), websocket)
             }
             // A second head: none of ours.
-            (State::Open(connection), _) => {
-                self.state = State::Open(connection);
+            (State::Open(websocket), _) => {
+                self.state = State::Open(websocket);
                 Ok(())
             }
             (State::New | State::Refused, Role::Near) => {
@@ -583,12 +386,4 @@ fn status(fields: &Fields) -> u16 {
         .ok()
         .and_then(|status| status.parse().ok())
         .unwrap_or_default()
-}
-
-/// Address of `source` or `upstream`, for logs.
-fn peer(whose: &str) -> String {
-    match host::property(&[whose, "address"]) {
-        Ok(Some(address)) => String::from_utf8_lossy(&address).into_owned(),
-        Ok(None) | Err(_) => "an unknown address".to_owned(),
-    }
 }

@@ -6,9 +6,10 @@
 use std::rc::Rc;
 
 use log::error;
-use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::traits::{Context, HttpContext, RootContext, StreamContext};
 use proxy_wasm::types::{Action, ContextType, LogLevel};
 
+use super::host::StreamKind;
 use super::root;
 
 /// What a plugin does once it is configured: one for each plugin and thread.
@@ -19,8 +20,18 @@ pub(super) trait Plugin {
     /// The response to a call of [`super::host::http_call`], or its failure, which has no headers.
     fn http_call_response(&self, _token: u32, _has_headers: bool) {}
 
-    /// A stream of this plugin begins.
+    /// Which of the following two Envoy needs of this plugin.
+    fn stream_kind(&self) -> StreamKind {
+        StreamKind::Http
+    }
+
+    /// An HTTP stream of this plugin begins.
     fn stream(&self, context_id: u32) -> Box<dyn Stream>;
+
+    /// A connection of this plugin begins.
+    fn connection(&self, _context_id: u32) -> Box<dyn Connection> {
+        Box::new(root::Unconfigured)
+    }
 }
 
 /// An HTTP stream that passes the filter. `size` is in bytes and of the whole buffer.
@@ -33,6 +44,16 @@ pub(super) trait Stream {
     fn response_trailers(&mut self) -> Action;
 
     /// The stream is over.
+    fn done(&mut self);
+}
+
+/// A connection that passes the filter. `size` is in bytes and of the whole buffer.
+pub(super) trait Connection {
+    fn begun(&mut self) -> Action;
+    fn downstream_data(&mut self, size: usize, end_of_stream: bool) -> Action;
+    fn upstream_data(&mut self, size: usize, end_of_stream: bool) -> Action;
+
+    /// The connection is over.
     fn done(&mut self);
 }
 
@@ -86,8 +107,20 @@ impl RootContext for Root {
         Some(Box::new(Http(stream)))
     }
 
+    fn create_stream_context(&self, context_id: u32) -> Option<Box<dyn StreamContext>> {
+        let connection = match &self.plugin {
+            Some(plugin) => plugin.connection(context_id),
+            None => Box::new(root::Unconfigured),
+        };
+        Some(Box::new(Network(connection)))
+    }
+
     fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
+        let kind = self.plugin.as_ref().map(|plugin| plugin.stream_kind());
+        Some(match kind.unwrap_or(StreamKind::Http) {
+            StreamKind::Http => ContextType::HttpContext,
+            StreamKind::Connection => ContextType::StreamContext,
+        })
     }
 }
 
@@ -124,5 +157,29 @@ impl HttpContext for Http {
 
     fn on_http_response_trailers(&mut self, _count: usize) -> Action {
         self.0.response_trailers()
+    }
+}
+
+struct Network(Box<dyn Connection>);
+
+impl Context for Network {
+    /// Nothing is left to be done afterwards, the context may be deleted.
+    fn on_done(&mut self) -> bool {
+        self.0.done();
+        true
+    }
+}
+
+impl StreamContext for Network {
+    fn on_new_connection(&mut self) -> Action {
+        self.0.begun()
+    }
+
+    fn on_downstream_data(&mut self, size: usize, end_of_stream: bool) -> Action {
+        self.0.downstream_data(size, end_of_stream)
+    }
+
+    fn on_upstream_data(&mut self, size: usize, end_of_stream: bool) -> Action {
+        self.0.upstream_data(size, end_of_stream)
     }
 }

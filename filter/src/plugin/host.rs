@@ -42,6 +42,8 @@ impl fmt::Display for Status {
 pub(super) enum Buffer {
     RequestBody,
     ResponseBody,
+    DownstreamData,
+    UpstreamData,
     PluginConfiguration,
 }
 
@@ -50,7 +52,27 @@ impl Buffer {
         match self {
             Self::RequestBody => 0,
             Self::ResponseBody => 1,
+            Self::DownstreamData => 2,
+            Self::UpstreamData => 3,
             Self::PluginConfiguration => 7,
+        }
+    }
+}
+
+/// What a context is of Envoy's.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum StreamKind {
+    /// An HTTP stream.
+    Http,
+    /// A connection.
+    Connection,
+}
+
+impl StreamKind {
+    const fn encode(self) -> u32 {
+        match self {
+            Self::Http => 0,
+            Self::Connection => 2,
         }
     }
 }
@@ -209,11 +231,11 @@ pub(super) fn set_effective_context(context_id: u32) -> Result<(), Status> {
     Status::check(unsafe { proxy_set_effective_context(context_id) })
 }
 
-/// Ends the HTTP stream of the effective context once this callback has returned. What the callback
-/// itself has written is lost with it. Not for the upstream filter chain of tcp_proxy.
-pub(super) fn close_stream() -> Result<(), Status> {
-    const REQUEST: u32 = 0;
-    Status::check(unsafe { proxy_close_stream(REQUEST) })
+/// Ends what the effective context is. An HTTP stream ends once this callback has returned, and what the callback
+/// itself has written is lost with it; not for the upstream filter chain of tcp_proxy. A connection ends when all has
+/// been sent that was written before.
+pub(super) fn close_stream(kind: StreamKind) -> Result<(), Status> {
+    Status::check(unsafe { proxy_close_stream(kind.encode()) })
 }
 
 /// The first `size` bytes of a buffer.

@@ -88,6 +88,8 @@ impl Metrics {
     pub(super) const NO_TUNNEL: &'static str = "no_tunnel";
     /// Label of a far end's upstream that didn't connect.
     pub(super) const UPSTREAM: &'static str = "upstream";
+    /// Label of a handshake that didn't complete in time, where the filter makes or answers it itself.
+    pub(super) const TIMEOUT: &'static str = "timeout";
 
     /// Makes them known to Envoy, at 0.
     pub(super) fn define(prefix: &str) -> Result<Self, Status> {
@@ -101,7 +103,10 @@ impl Metrics {
         let mut refusals = Refusal::ALL.map(Refusal::label).to_vec();
         // Each end has its reasons, and some are the same.
         let others = HandshakeError::ALL.map(HandshakeError::label);
-        for label in others.into_iter().chain([Self::NO_TUNNEL, Self::UPSTREAM]) {
+        for label in others
+            .into_iter()
+            .chain([Self::NO_TUNNEL, Self::UPSTREAM, Self::TIMEOUT])
+        {
             if !refusals.contains(&label) {
                 refusals.push(label);
             }
@@ -135,7 +140,7 @@ impl Metrics {
         self.websockets_open.add(1);
     }
 
-    /// The HTTP stream of a WebSocket has ended.
+    /// A WebSocket has ended.
     pub(super) fn closed(&self, closed: &Closed) {
         self.websockets_open.add(-1);
         self.websockets_closed
@@ -165,7 +170,10 @@ impl Metrics {
             (Error::Http2Malformed, counts.streams_malformed),
             (Error::Http2HeaderListTooBig, counts.streams_header_list_too_big),
         ] {
-            if let Some(metric) = self.protocol_errors.get(&error) {
+            // Each is looked for among all errors, which a callback has no time for.
+            if number > 0
+                && let Some(metric) = self.protocol_errors.get(&error)
+            {
                 metric.count(number);
             }
         }

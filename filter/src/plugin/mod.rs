@@ -3,7 +3,9 @@
 //! ```text
 //! exports            what Envoy calls, through the SDK
 //! root               what a plugin is by its configuration; metrics, the clock
-//! converter_context  one for each WebSocket: its handshake, and the way into the converter
+//! websocket          one WebSocket: the way into the converter, what is counted, how it ends
+//! converter_connection   the converter as a network filter: a connection, whose handshake it makes or answers
+//! converter_context      the converter as an HTTP filter: an HTTP stream, whose handshake Envoy parses
 //! connection_manager_plugin   one for each worker: its timer and its probes
 //! connection_manager_context  one for each request: its way is decided, its end observed
 //! shared_target      what workers and converters tell each other of a tunnel's target
@@ -13,6 +15,7 @@
 mod connection_manager_context;
 mod connection_manager_metrics;
 mod connection_manager_plugin;
+mod converter_connection;
 mod converter_context;
 mod exports;
 mod host;
@@ -20,3 +23,4 @@ mod mask_keys;
 mod metrics;
 mod root;
 mod shared_target;
+mod websocket;

@@ -8,11 +8,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::connection_manager_plugin::ConnectionManagerPlugin;
+use super::converter_connection::ConverterConnection;
 use super::converter_context::ConverterContext;
-use super::exports::{Plugin, Stream};
-use super::host::{self, Buffer};
+use super::exports::{Connection, Plugin, Stream};
+use super::host::{self, Buffer, StreamKind};
 use super::metrics::Metrics;
-use crate::config::{Config, PluginConfig};
+use crate::config::{Attachment, Config, PluginConfig};
 use log::error;
 use proxy_wasm::types::Action;
 
@@ -61,8 +62,21 @@ impl Plugin for ConverterPlugin {
         self.0.tick();
     }
 
+    fn stream_kind(&self) -> StreamKind {
+        self.0.stream_kind()
+    }
+
     fn stream(&self, context_id: u32) -> Box<dyn Stream> {
         Box::new(ConverterContext::new(context_id, &self.0))
+    }
+
+    fn connection(&self, context_id: u32) -> Box<dyn Connection> {
+        match &self.0.config.attachment {
+            Attachment::Network(handshake) => {
+                Box::new(ConverterConnection::new(context_id, &self.0, handshake))
+            }
+            Attachment::Http => Box::new(Unconfigured),
+        }
     }
 }
 
@@ -74,7 +88,7 @@ pub(super) struct Shared {
     closing: RefCell<Vec<Closing>>,
 }
 
-/// A WebSocket whose HTTP stream has to be ended.
+/// A context whose stream or connection has to be ended.
 struct Closing {
     context_id: u32,
     /// When, by the host's clock, nanoseconds.
@@ -93,10 +107,18 @@ impl Shared {
         result
     }
 
-    /// Has the HTTP stream of this context ended, at the first tick after so many milliseconds.
+    /// What Envoy's contexts of this plugin are.
+    fn stream_kind(&self) -> StreamKind {
+        match self.config.attachment {
+            Attachment::Http => StreamKind::Http,
+            Attachment::Network(_) => StreamKind::Connection,
+        }
+    }
+
+    /// Has the stream or connection of this context ended, at the first tick after so many milliseconds.
     ///
-    /// Never in the callback that wants it: Envoy resets a stream as soon as the callback has returned,
-    /// and the Close frame that it wrote would be lost.
+    /// Never in the callback that wants it: Envoy ends it before what the callback has written is on its way, and the
+    /// Close frame would be lost.
     pub(super) fn end_later(&self, context_id: u32, milliseconds: u32) {
         let at = host::now().saturating_add(u64::from(milliseconds).saturating_mul(1_000_000));
         if let Ok(mut closing) = self.closing.try_borrow_mut() {
@@ -106,7 +128,7 @@ impl Shared {
         set_tick(CLOSING_TICK);
     }
 
-    /// This context is gone.
+    /// This context is gone, or needs no end any more.
     pub(super) fn ended(&self, context_id: u32) {
         if let Ok(mut closing) = self.closing.try_borrow_mut() {
             closing.retain(|one| one.context_id != context_id);
@@ -116,9 +138,10 @@ impl Shared {
     fn tick(&self) {
         self.metrics.flush();
         for context_id in self.take_due() {
-            let ended = host::set_effective_context(context_id).and_then(|()| host::close_stream());
+            let ended =
+                host::set_effective_context(context_id).and_then(|()| host::close_stream(self.stream_kind()));
             if let Err(status) = ended {
-                error!("#{context_id}: can't end the stream: {status}");
+                error!("#{context_id}: can't be ended: {status}");
             }
         }
     }
@@ -149,7 +172,7 @@ fn set_tick(milliseconds: u32) {
     }
 }
 
-/// A stream that came although there is no valid configuration: it goes nowhere.
+/// What came although there is no valid configuration: it goes nowhere.
 pub(super) struct Unconfigured;
 
 impl Stream for Unconfigured {
@@ -179,6 +202,25 @@ impl Stream for Unconfigured {
 
     fn response_trailers(&mut self) -> Action {
         Action::Continue
+    }
+
+    fn done(&mut self) {}
+}
+
+impl Connection for Unconfigured {
+    fn begun(&mut self) -> Action {
+        if let Err(status) = host::close_stream(StreamKind::Connection) {
+            error!("can't refuse a connection: {status}");
+        }
+        Action::Pause
+    }
+
+    fn downstream_data(&mut self, _: usize, _: bool) -> Action {
+        Action::Pause
+    }
+
+    fn upstream_data(&mut self, _: usize, _: bool) -> Action {
+        Action::Pause
     }
 
     fn done(&mut self) {}

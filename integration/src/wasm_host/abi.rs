@@ -159,7 +159,7 @@ fn define_buffers(linker: &mut Linker<Host>) -> Result<()> {
         "proxy_set_buffer_bytes",
         |mut call: Call<'_>, kind: u32, start: u32, length: u32, at: u32, size: u32| -> Result<u32> {
             let bytes = read(&mut call, at, size)?;
-            if kind > 1 {
+            if kind > 3 {
                 return Ok(BAD_ARGUMENT);
             }
             let Some(buffer) = call.data_mut().buffer(kind) else {
@@ -379,8 +379,11 @@ fn define_streams(linker: &mut Linker<Host>) -> Result<()> {
         |mut call: Call<'_>, kind: u32| -> u32 {
             let host = call.data_mut();
             let context = host.current();
-            // 0 and 1 are the two directions of an HTTP stream; both reset it.
-            if kind > 1 || !host.streams.contains_key(&context) {
+            // 0 and 1 are the two directions of an HTTP stream; both reset it. 2 and 3 are those of a connection.
+            let Some(stream) = host.streams.get(&context) else {
+                return BAD_ARGUMENT;
+            };
+            if kind > 3 || stream.is_connection != (kind > 1) {
                 return BAD_ARGUMENT;
             }
             if host.upstream {
@@ -528,6 +531,8 @@ impl Host {
         match kind {
             0 if phase == Phase::RequestBody => Some(&mut self.streams.get_mut(&current)?.body),
             1 if phase == Phase::ResponseBody => Some(&mut self.streams.get_mut(&current)?.body),
+            2 if phase == Phase::DownstreamData => Some(&mut self.streams.get_mut(&current)?.body),
+            3 if phase == Phase::UpstreamData => Some(&mut self.streams.get_mut(&current)?.body),
             6 => Some(&mut self.vm_configuration),
             7 => Some(&mut self.plugin_configuration),
             _ => None,

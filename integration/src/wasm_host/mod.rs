@@ -1,8 +1,9 @@
 //! A stand-in for Envoy's Wasm host: loads the built module into wasmtime and calls it as Envoy
-//! does, one plugin in one VM with any number of HTTP streams.
+//! does, one plugin in one VM with any number of HTTP streams or of connections.
 
 mod abi;
 mod calls;
+mod connections;
 mod module;
 
 use std::collections::HashMap;
@@ -49,6 +50,8 @@ enum Phase {
     RequestBody,
     ResponseHeaders,
     ResponseBody,
+    DownstreamData,
+    UpstreamData,
 }
 
 /// What a host call asks for and Envoy does once the call into the VM has returned.
@@ -75,6 +78,9 @@ struct Stream {
     response_headers: Option<HeaderMap>,
     /// Of the callback that runs.
     body: Vec<u8>,
+    /// What a connection's client has sent and the module left where it was.
+    held: Vec<u8>,
+    is_connection: bool,
     local_response_sent: bool,
     local_response: Option<LocalResponse>,
     /// Its headers wait for `proxy_continue_stream`.
@@ -225,7 +231,7 @@ impl Vm {
             engine,
             Host {
                 root: 1,
-                upstream: configuration.contains("near"),
+                upstream: configuration.contains("near") && !configuration.contains("network"),
                 context: 0,
                 effective_context: None,
                 phase: Phase::None,
@@ -413,6 +419,7 @@ impl Vm {
         Ok(context)
     }
 
+    /// A stream or a connection.
     fn stream(&mut self, context: u32) -> &mut Stream {
         self.store
             .data_mut()

@@ -1,0 +1,277 @@
+//! One WebSocket from its handshake to its end, whichever kind of filter its bytes pass.
+
+use std::rc::Rc;
+
+use super::host::{self, Buffer, Status};
+use super::mask_keys::RandomKeys;
+use super::root::Shared;
+use crate::config::Role;
+use crate::converter::{Closed, Closer, Converter, Counts};
+use crate::error::close_code;
+use log::{Level, log};
+
+/// A converter, and what Envoy is told of it.
+pub(super) struct WebSocket {
+    /// Of the context that it belongs to.
+    id: u32,
+    shared: Rc<Shared>,
+    converter: Converter,
+    mask_keys: RandomKeys,
+    /// By the host's clock, nanoseconds; `None` before the handshake is complete.
+    opened_at: Option<u64>,
+    totals: Counts,
+    end: End,
+    /// Streams that were open when the other end's direction ended.
+    cut_off: usize,
+}
+
+/// How far the end of a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Not in sight.
+    Open,
+    /// Closed by either end: it ends at the latest after `close_timeout_ms`.
+    Closing,
+    /// Nothing is waited for any more: it ends with the next tick.
+    Done,
+}
+
+/// The way of bytes through Envoy, as seen from the client of the HTTP stream or of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// From the client.
+    Request,
+    /// To the client.
+    Response,
+}
+
+/// What a direction brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// The local codec's bytes.
+    Http2,
+    /// The other end's bytes.
+    WebSocket,
+}
+
+impl Side {
+    pub(super) const fn of(role: Role, direction: Direction) -> Self {
+        match (role, direction) {
+            (Role::Near, Direction::Request) | (Role::Far, Direction::Response) => Self::Http2,
+            (Role::Near, Direction::Response) | (Role::Far, Direction::Request) => Self::WebSocket,
+        }
+    }
+}
+
+/// Logs a line of the context `id`.
+pub(super) fn log(role: Role, id: u32, level: Level, text: &str) {
+    let role = match role {
+        Role::Near => "near",
+        Role::Far => "far",
+    };
+    log!(level, "{role} #{id}: {text}");
+}
+
+impl WebSocket {
+    /// Before the handshake is complete.
+    pub(super) fn new(id: u32, shared: &Rc<Shared>) -> Box<Self> {
+        Box::new(Self {
+            id,
+            shared: Rc::clone(shared),
+            converter: Converter::new(&shared.config),
+            mask_keys: RandomKeys::new(),
+            opened_at: None,
+            totals: Counts::default(),
+            end: End::Open,
+            cut_off: 0,
+        })
+    }
+
+    /// The handshake is complete.
+    pub(super) fn opened(&mut self, peer: &str) {
+        self.opened_at = Some(host::now());
+        self.shared.metrics.opened();
+        let text = format!("WebSocket opened {peer}");
+        log(self.shared.config.role, self.id, Level::Info, &text);
+    }
+
+    /// What passes in a direction: `size` bytes of the buffer in, converted, and out in their place.
+    pub(super) fn pass(
+        &mut self,
+        buffer: Buffer,
+        direction: Direction,
+        size: usize,
+        end: bool,
+    ) -> Result<(), Status> {
+        let side = Side::of(self.shared.config.role, direction);
+        let mut input = host::buffer(buffer, size)?;
+        self.take(side, &mut input, end);
+        self.give(side, buffer, b"")
+    }
+
+    /// Converts what one side has sent, whose output waits for [`WebSocket::give`].
+    pub(super) fn take(&mut self, side: Side, input: &mut [u8], end: bool) {
+        let keys = &mut self.mask_keys;
+        match side {
+            Side::Http2 => {
+                if !input.is_empty() {
+                    self.converter.http2_input(input, keys);
+                }
+                if end {
+                    self.converter.http2_end(keys);
+                }
+            }
+            Side::WebSocket => {
+                if !input.is_empty() {
+                    self.converter.websocket_input(input, keys);
+                }
+                if end {
+                    self.websocket_end();
+                }
+            }
+        }
+    }
+
+    /// Replaces a buffer by `before` and what became of what this side has sent.
+    pub(super) fn give(&mut self, side: Side, buffer: Buffer, before: &[u8]) -> Result<(), Status> {
+        let shared = Rc::clone(&self.shared);
+        shared.with_scratch(|out| {
+            match side {
+                Side::Http2 => self.converter.take_websocket_output(out),
+                Side::WebSocket => self.converter.take_http2_output(out),
+            }
+            if before.is_empty() {
+                host::replace_buffer(buffer, out)
+            } else {
+                host::replace_buffer(buffer, &[before, out.as_slice()].concat())
+            }
+        })?;
+        self.count();
+        Ok(())
+    }
+
+    /// See [`Converter::begin`].
+    pub(super) fn begin(&mut self) {
+        self.converter.begin();
+    }
+
+    /// See [`Converter::refuse`].
+    pub(super) fn refuse(&mut self) {
+        self.converter.refuse();
+    }
+
+    /// Bytes for the other end that wait for the handshake.
+    pub(super) fn waiting(&self) -> usize {
+        self.converter.websocket_waiting()
+    }
+
+    /// The other end says no more.
+    fn websocket_end(&mut self) {
+        let open = self.converter.open_streams();
+        self.cut_off = self.cut_off.max(open);
+        self.converter.websocket_end();
+    }
+
+    /// Sees to it that a closed connection ends: with the next tick if the Close frame is out and no
+    /// answer to it is worth a wait, because it is the answer or because the other end broke the
+    /// protocol (RFC 6455 §7.1.7); else after the time it has to answer (§7.1.1).
+    pub(super) fn watch_end(&mut self) {
+        let Some(closed) = self.converter.closed() else {
+            return;
+        };
+        // Who closes the TCP connection is the server.
+        let answered = closed.by == Closer::OtherEnd && self.shared.config.role == Role::Far;
+        let over = (answered || closed.error.is_some()) && self.converter.close_sent();
+        let (end, milliseconds) = match (self.end, over) {
+            (End::Open | End::Closing, true) => (End::Done, 0),
+            (End::Open, false) => (End::Closing, self.shared.config.close_timeout_ms),
+            (End::Closing, false) | (End::Done, _) => return,
+        };
+        self.end = end;
+        self.shared.end_later(self.id, milliseconds);
+    }
+
+    /// It is over, whoever ended it.
+    pub(super) fn end(mut self: Box<Self>) {
+        let Some(opened_at) = self.opened_at else {
+            return;
+        };
+        self.websocket_end();
+        self.count();
+        // There is one after `websocket_end`.
+        let Some(closed) = self.converter.closed() else {
+            return;
+        };
+        self.shared.ended(self.id);
+        self.shared.metrics.closed(&closed);
+        self.shared.metrics.flush();
+        let (level, text) = self.summary(&closed, host::now().saturating_sub(opened_at));
+        log(self.shared.config.role, self.id, level, &text);
+    }
+
+    fn count(&mut self) {
+        let new = self.converter.take_counts();
+        self.shared.metrics.add(&new);
+        let totals = &mut self.totals;
+        for (total, new) in [
+            (&mut totals.messages_in, new.messages_in),
+            (&mut totals.messages_out, new.messages_out),
+            (&mut totals.websocket_bytes_in, new.websocket_bytes_in),
+            (&mut totals.websocket_bytes_out, new.websocket_bytes_out),
+            (&mut totals.streams_opened, new.streams_opened),
+            (&mut totals.streams_reset, new.streams_reset),
+        ] {
+            *total = total.saturating_add(new);
+        }
+    }
+
+    fn summary(&self, closed: &Closed, nanoseconds: u64) -> (Level, String) {
+        // Envoy ends connections that are idle or too old without giving anyone a chance to say Close.
+        let lost = closed.code == close_code::ABNORMAL && self.cut_off > 0;
+        let level = match (closed.code, closed.error) {
+            (close_code::NORMAL | close_code::GOING_AWAY | close_code::NO_STATUS, None) => Level::Info,
+            (close_code::ABNORMAL, None) if !lost => Level::Info,
+            _ => Level::Warn,
+        };
+        let how = match (closed.by, closed.code) {
+            (Closer::Nobody, close_code::GOING_AWAY) => "without Close, after goaway".to_owned(),
+            (Closer::Nobody, _) => "without Close".to_owned(),
+            (Closer::OtherEnd, code) => format!("by the other end with {code}"),
+            (Closer::ThisEnd, code) => format!("by this end with {code}"),
+        };
+        let why = closed
+            .error
+            .map(|error| format!(" ({error})"))
+            .unwrap_or_default();
+        let milliseconds = nanoseconds / 1_000_000;
+        let totals = &self.totals;
+        let text = format!(
+            "WebSocket closed {how}{why} after {}.{:03} s: streams {}, reset {}, cut off {}; messages in {}, \
+             out {}; bytes in {}, out {}",
+            milliseconds / 1_000,
+            milliseconds % 1_000,
+            totals.streams_opened,
+            totals.streams_reset,
+            self.cut_off,
+            totals.messages_in,
+            totals.messages_out,
+            totals.websocket_bytes_in,
+            totals.websocket_bytes_out,
+        );
+        (level, text)
+    }
+}
+
+/// Address of `source` or `upstream`, for logs.
+pub(super) fn peer(whose: &str) -> String {
+    match host::property(&[whose, "address"]) {
+        Ok(Some(address)) => String::from_utf8_lossy(&address).into_owned(),
+        Ok(None) | Err(_) => "an unknown address".to_owned(),
+    }
+}
+
+/// Whether a refused handshake says more about the moment than about the target: a server or a load
+/// balancer that is overloaded or restarts.
+pub(super) const fn may_be_transient(status: u16) -> bool {
+    matches!(status, 408 | 425 | 429) || status >= 500
+}
