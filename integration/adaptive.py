@@ -10,6 +10,7 @@ import json
 import ssl
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from load import CountingOrigin, Load
 from pair import ROOT, Envoy, Pair, connection_manager, endpoint, listener, set_port, walk
@@ -114,6 +115,7 @@ class Adaptive:
         delay: float = 0.005,
         concurrency: int = 1,
         tls: bool = False,
+        far_config: Path | None = None,
         prepare: Callable[[Pair], None] = lambda pair: None,
         **changes,
     ):
@@ -121,7 +123,7 @@ class Adaptive:
         loop(self.origin.start())
         address = f"127.0.0.1:{self.origin.port}"
         near_config = ROOT / f"envoy/near-adaptive{'-tls' if tls else ''}.yaml"
-        options = {"near_config": near_config, "tls": tls, "concurrency": concurrency}
+        options = {"near_config": near_config, "far_config": far_config, "tls": tls, "concurrency": concurrency}
         self.pair: Pair = new_pair(address, start=False, **options)
         if tls:
             directory = ROOT / ".cache/tls"

@@ -74,8 +74,18 @@ def cluster(config: dict, name: str) -> dict:
     return named(config["static_resources"]["clusters"], name, "cluster")
 
 
-def connection_manager(config: dict, listener_name: str) -> dict:
-    return listener(config, listener_name)["filter_chains"][0]["filters"][0]["typed_config"]
+def network_filters(item: dict) -> list[dict]:
+    """The filters of a listener."""
+    return item["filter_chains"][0]["filters"]
+
+
+def connection_manager(config: dict, stat_prefix: str) -> dict:
+    """Envoy's HTTP connection manager with these statistics, whatever listener it is in."""
+    for item in config["static_resources"]["listeners"]:
+        for one in network_filters(item):
+            if one["typed_config"].get("stat_prefix") == stat_prefix and "http_filters" in one["typed_config"]:
+                return one["typed_config"]
+    raise PairError(f"the configuration has no HTTP connection manager with the statistics prefix {stat_prefix!r}")
 
 
 def endpoint(config: dict, cluster_name: str) -> dict:
@@ -122,7 +132,8 @@ def dial(near: dict, far_port: int, via_port: int | None) -> None:
     """Has the near end reach the far end on `far_port`, or through an intermediary on `via_port`: a reverse proxy, or,
     where the configuration has one, a CONNECT proxy."""
     if any(item["name"] == "connect_proxy" for item in near["static_resources"]["clusters"]):
-        tunneling = listener(near, "egress")["filter_chains"][0]["filters"][0]["typed_config"]["tunneling_config"]
+        (egress,) = network_filters(listener(near, "egress"))
+        tunneling = egress["typed_config"]["tunneling_config"]
         tunneling["hostname"] = f"{tunneling['hostname'].rpartition(':')[0]}:{far_port}"
         set_port(endpoint(near, "connect_proxy"), via_port)
     else:

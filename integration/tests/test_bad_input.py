@@ -13,6 +13,7 @@ import time
 import cbor2
 import pytest
 
+from pair import ROOT
 from plain_peer import (
     ACK,
     BINARY,
@@ -34,10 +35,16 @@ from plain_peer import (
 MIB = 1 << 20
 
 
-@pytest.fixture(scope="module")
-def bad(new_pair, web_origins):
-    """A pair whose near end goes on undisturbed."""
-    return new_pair(f"127.0.0.1:{web_origins[0]}")
+FAR = ["far", "far-one-listener", "far-http-filter"]
+
+
+@pytest.fixture(scope="module", params=FAR)
+def bad(request, new_pair, web_origins):
+    """A pair whose near end goes on undisturbed, with each of the configurations of the far end."""
+    pair = new_pair(f"127.0.0.1:{web_origins[0]}", far_config=ROOT / f"envoy/{request.param}.yaml")
+    yield pair
+    pair.stop()
+    pair.near.process = pair.far.process = None
 
 
 @pytest.fixture(autouse=True)
@@ -110,32 +117,37 @@ def raw_answer(port: int, request: bytes) -> bytes:
         return answer
 
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9)
+# A whole connection: the client's preface, its settings, and GET / of authority "a".
+HTTP2 = (
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    + bytes.fromhex("000000040000000000")
+    + bytes.fromhex("000006010500000001 828684 410161")
+)
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        pytest.param(b"POST /wsferry HTTP/1.1\r\nhost: a\r\ncontent-length: 33\r\n\r\n" + PREFACE, id="post"),
-        pytest.param(b"CONNECT /wsferry HTTP/1.1\r\nhost: a\r\n\r\n" + PREFACE, id="connect_path"),
-        pytest.param(b"CONNECT a:443 HTTP/1.1\r\nhost: a:443\r\n\r\n" + PREFACE, id="connect"),
-        pytest.param(PREFACE, id="http2"),
+        pytest.param(b"POST /wsferry HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(HTTP2) + HTTP2, id="post"),
+        pytest.param(b"CONNECT /wsferry HTTP/1.1\r\nhost: a\r\n\r\n" + HTTP2, id="connect_path"),
+        pytest.param(b"CONNECT a:443 HTTP/1.1\r\nhost: a:443\r\n\r\n" + HTTP2, id="connect"),
+        pytest.param(HTTP2, id="http2"),
         pytest.param(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", id="another_path"),
         pytest.param(
             "\r\n".join(
                 ["POST /wsferry HTTP/1.1", *(f"{n}: {v}" for n, v in handshake_fields().items()), "", ""]
             ).encode()
-            + PREFACE,
+            + HTTP2,
             id="post_with_upgrade",
         ),
     ],
 )
 def test_no_way_around_the_handshake(bad, text):
-    """Nothing but a handshake reaches the HTTP/2 listener behind the filter."""
-    before = bad.far.stats()["http.inner.downstream_cx_total"]
+    """Nothing but what is in a WebSocket becomes a request behind the filter."""
+    before = bad.far.stats()["http.inner.downstream_rq_total"]
     answer = raw_answer(bad.far_port, text)
     assert re.match(rb"HTTP/1\.1 4\d\d ", answer) or answer == b"", answer
-    assert bad.far.stats()["http.inner.downstream_cx_total"] == before
+    assert bad.far.stats()["http.inner.downstream_rq_total"] == before
 
 
 # Frames and messages

@@ -13,7 +13,7 @@ import pytest
 
 from adaptive import PATIENCE, ListenerFile, ways
 from load import digest
-from pair import connection_manager, walk
+from pair import ROOT, connection_manager, walk
 
 
 def test_far_envoy_killed_again_and_again_under_load(loop, adaptive):
@@ -109,21 +109,33 @@ def test_a_target_that_hangs(loop, adaptive, what):
     one.pair.far.process = None
 
 
-@pytest.mark.parametrize("listeners", [["far"], ["inner"], ["far", "inner"]], ids="-".join)
-def test_far_envoy_drained_by_a_listener_update_under_load(loop, adaptive, listeners):
-    """Listener "inner" tells of its end, and "far" can't: WebSockets through it have to be renewed in the meantime."""
+@pytest.mark.parametrize(
+    "far, listeners",
+    [
+        ("far", ["far"]),
+        ("far", ["inner"]),
+        ("far", ["far", "inner"]),
+        ("far-one-listener", ["far"]),
+        ("far-http-filter", ["far"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
+)
+def test_far_envoy_drained_by_a_listener_update_under_load(loop, adaptive, far, listeners):
+    """The listener whose codec speaks HTTP/2 tells of its end. Another one can't: WebSockets through it have to be renewed in
+    the meantime."""
     files = []
 
     def prepare(pair):
         inner = connection_manager(pair.far.config, "inner")
-        # As docs/intermediaries.md says, with shorter times.
-        inner["common_http_protocol_options"]["max_connection_duration"] = "2s"
+        if far != "far-one-listener":
+            # As docs/intermediaries.md says, with shorter times.
+            inner["common_http_protocol_options"]["max_connection_duration"] = "2s"
         inner["drain_timeout"] = "0.5s"
         pair.far.arguments += ["--drain-time-s", "4"]
         files.append(ListenerFile(pair.far, listeners))
 
     # About forty requests are under way at any time.
-    one = adaptive(delay=0.2, prepare=prepare)
+    one = adaptive(delay=0.2, prepare=prepare, far_config=ROOT / f"envoy/{far}.yaml")
 
     def websockets() -> int:
         return one.pair.far.stats()["wasmcustom.wsferry_websockets_opened"]
@@ -190,8 +202,8 @@ def test_uploads_while_the_far_envoy_is_killed(loop, adaptive, pause):
 def test_streams_that_the_far_end_refuses_go_over_plain_http(loop, adaptive):
     def prepare(pair):
         def visit(mapping: dict) -> None:
-            if mapping.get("value") == '{"role": "far"}\n':
-                mapping["value"] = json.dumps({"role": "far", "limits": {"max_streams": 4}})
+            if '"role": "far"' in str(mapping.get("value")):
+                mapping["value"] = json.dumps({**json.loads(mapping["value"]), "limits": {"max_streams": 4}})
 
         walk(pair.far.config, visit)
 

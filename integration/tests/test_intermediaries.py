@@ -123,7 +123,7 @@ def test_small_requests_share_one_websocket(kind, ways):
         (far, before[1], "http.inner.downstream_rq_total"),
     ):
         assert stats[name] - old[name] == 100
-    assert far["http.far.downstream_cx_upgrades_active"] == near["cluster.tunnel.upstream_cx_active"] == 1
+    assert far["http.inner.downstream_cx_active"] == near["cluster.tunnel.upstream_cx_active"] == 1
 
 
 def test_16_mib_each_way(kind, ways, web_origins):

@@ -42,7 +42,7 @@ def test_one_websocket_for_each_worker(loop, new_pair, web_origins):
 
     near, far = loop(run())
     assert near["cluster.far.upstream_cx_active"] == 3
-    assert far["http.far.downstream_cx_active"] == 3
+    assert far["http.inner.downstream_cx_active"] == 3
 
 
 def test_far_envoy_killed_and_started_again(loop, new_pair, origin):
@@ -97,7 +97,7 @@ def test_near_envoy_killed(loop, new_pair, origin):
 
     loop(run())
     deadline = time.monotonic() + RECOVERY
-    while pair.far.stats()["http.far.downstream_cx_active"]:
+    while pair.far.stats()["http.inner.downstream_cx_active"]:
         assert time.monotonic() < deadline
     pair.near.start()
     pair.wait_ready(RECOVERY)
@@ -107,7 +107,10 @@ def test_near_envoy_killed(loop, new_pair, origin):
 VARIANTS = {
     "plain": {},
     "tls": {"tls": True},
-    "two_hops": {"near_config": ROOT / "envoy/near-two-hops.yaml"},
+    "http_filters": {"near_config": ROOT / "envoy/near-http-filter.yaml", "far_config": ROOT / "envoy/far-http-filter.yaml"},
+    "one_listener": {"far_config": ROOT / "envoy/far-one-listener.yaml"},
+    "http_filter_far": {"far_config": ROOT / "envoy/far-http-filter.yaml"},
+    "http_filter_near": {"near_config": ROOT / "envoy/near-http-filter.yaml"},
 }
 
 
@@ -151,7 +154,7 @@ def variants(new_pair, origin, certificates):
     return get
 
 
-@pytest.mark.parametrize("variant", ["tls", "two_hops"])
+@pytest.mark.parametrize("variant", ["tls", "one_listener", "http_filters", "http_filter_far"])
 @pytest.mark.parametrize(
     "one", [pytest.param(one, id=one.name) for one in scenario.load() if "http2" in one.levels]
 )
@@ -175,7 +178,7 @@ def far_answers_in_tls(pair, certificates, *, with_certificate: bool) -> int:
         context.load_cert_chain(certificates / "near.pem", certificates / "near.key")
     raw = socket.create_connection(("127.0.0.1", pair.far_port), timeout=5)
     with context.wrap_socket(raw, server_hostname="far.example") as connection:
-        connection.sendall(b"GET /nowhere HTTP/1.1\r\nhost: far.example\r\n\r\n")
+        connection.sendall(b"GET /wsferry HTTP/1.1\r\nhost: far.example\r\n\r\n")
         return int(connection.recv(4096).split(b" ")[1])
 
 

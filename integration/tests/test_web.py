@@ -111,4 +111,4 @@ def test_the_way_a_response_takes_is_in_the_statistics(web):
     after = near["cluster.tunnel.upstream_rq_total"], far["http.inner.downstream_rq_total"]
     assert [a - b for a, b in zip(after, before)] == [10, 10]
     assert near["cluster.far.upstream_cx_active"] == 1
-    assert far["http.far.downstream_cx_active"] == 1
+    assert far["http.inner.downstream_cx_active"] == 1
