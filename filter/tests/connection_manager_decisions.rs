@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use connection_manager::{Far, Worker, World, adaptive, changed, up};
 use serde_json::json;
-use wsferry::connection_manager::{Evidence, Link, Reason, Time, Verdict};
+use wsferry::connection_manager::{Decision, Evidence, Link, Reason, Time, Verdict, Way};
 
 #[test]
 fn cold_requests_go_over_http_and_busy_ones_open_the_tunnel() {
@@ -227,4 +227,14 @@ fn decisions_are_counted() {
     assert_eq!(counts.iter().map(|(_, count)| count).sum::<u64>(), 9);
     assert!(worker.manager.counts().is_empty());
     assert_eq!(worker.manager.counts().take().count(), 0);
+}
+
+#[test]
+fn a_decision_reads_as_its_way_and_its_reason() {
+    for way in Way::ALL {
+        for reason in Reason::ALL {
+            let text = Decision { way, reason }.to_string();
+            assert_eq!(text, format!("{} {}", way.as_str(), reason.as_str()));
+        }
+    }
 }

@@ -115,33 +115,54 @@ impl Reason {
         Self::WaitOver,
         Self::TooManyWaiting,
     ];
-
-    /// Name in logs and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Up => "up",
-            Self::Waited => "waited",
-            Self::NoTunnel => "no_tunnel",
-            Self::ModeNever => "mode_never",
-            Self::Cold => "cold",
-            Self::Opening => "opening",
-            Self::Suspect => "suspect",
-            Self::Backoff => "backoff",
-            Self::NoConverter => "no_converter",
-            Self::InFlight => "in_flight",
-            Self::Slow => "slow",
-            Self::WaitOver => "wait_over",
-            Self::TooManyWaiting => "too_many_waiting",
-        }
-    }
 }
 
-/// `websocket up`, `http cold` …
+/// The texts that name reasons, alone and behind a way. As constants, since each request is told its decision.
+macro_rules! texts {
+    ($($reason:ident: $name:literal),* $(,)?) => {
+        impl Reason {
+            /// Name in logs and metrics.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$reason => $name,)*
+                }
+            }
+        }
+
+        impl Decision {
+            /// `websocket up`, `http cold` …
+            pub const fn as_str(self) -> &'static str {
+                match (self.way, self.reason) {
+                    $(
+                        (Way::WebSocket, Reason::$reason) => concat!("websocket ", $name),
+                        (Way::Http, Reason::$reason) => concat!("http ", $name),
+                        (Way::Refuse, Reason::$reason) => concat!("refused ", $name),
+                    )*
+                }
+            }
+        }
+    };
+}
+
+texts! {
+    Up: "up",
+    Waited: "waited",
+    NoTunnel: "no_tunnel",
+    ModeNever: "mode_never",
+    Cold: "cold",
+    Opening: "opening",
+    Suspect: "suspect",
+    Backoff: "backoff",
+    NoConverter: "no_converter",
+    InFlight: "in_flight",
+    Slow: "slow",
+    WaitOver: "wait_over",
+    TooManyWaiting: "too_many_waiting",
+}
+
 impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.way.as_str())?;
-        f.write_str(" ")?;
-        f.write_str(self.reason.as_str())
+        f.write_str(self.as_str())
     }
 }
 

@@ -161,7 +161,7 @@ impl Stream for ConnectionManagerContext {
         self.answered();
         self.response_ended(end_of_stream);
         if let (Some(name), Some(decision)) = (&self.shared.config.debug_response_header, self.decision) {
-            let shown = host::replace_header(Map::Response, name, &decision.to_string());
+            let shown = host::replace_header(Map::Response, name, decision.as_str());
             if let Err(status) = shown {
                 error!(
                     "connection manager #{}: can't show the decision: {status}",

@@ -344,16 +344,15 @@ impl Shared {
             }
             (Way::Http | Way::Refuse, _) => {}
         }
-        host::set_property(DECISION_PROPERTY, decision.to_string().as_bytes())
+        host::set_property(DECISION_PROPERTY, decision.as_str().as_bytes())
     }
 
     /// Answers the request of the effective context. Envoy shows this filter no response of its own.
     pub(super) fn refuse(&self, decision: Decision) -> Result<(), Status> {
         let reason = decision.reason.as_str();
-        let shown = decision.to_string();
         let mut fields = vec![("content-type", "text/plain")];
         if let Some(name) = &self.config.debug_response_header {
-            fields.push((name, &shown));
+            fields.push((name, decision.as_str()));
         }
         host::send_local_response(
             503,
