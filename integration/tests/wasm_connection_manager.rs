@@ -141,6 +141,37 @@ fn the_rate_opens_a_tunnel_and_a_probe_brings_it_up() {
     assert_eq!(vm.faults(), &[] as &[String]);
 }
 
+/// Envoy needn't call `proxy_on_done` for the end of a request to be noticed.
+#[test]
+fn a_request_whose_context_is_deleted_has_left_the_tunnel() {
+    let mut vm = start(r#", "load": {"max_in_flight": 1}"#, &SharedData::default());
+    let probe = open(&mut vm);
+    vm.answer_call(probe, 204).unwrap();
+    let context = vm.open_stream().unwrap();
+    vm.request_headers(context, request(), true).unwrap();
+    assert_eq!(exchange(&mut vm), "http in_flight");
+    vm.set_property(
+        &["response", "code_details"],
+        b"upstream_reset{connection_termination}",
+    );
+    vm.delete_stream(context).unwrap();
+    assert_eq!(exchange(&mut vm), "http suspect", "what its end shows counts too");
+    vm.advance(SECOND / 10).unwrap();
+    let probe = only_call(&vm);
+    vm.answer_call(probe, 204).unwrap();
+    assert_eq!(exchange(&mut vm), "websocket up");
+    // One that waits is forgotten.
+    let mut vm = start(r#", "mode": "always""#, &SharedData::default());
+    let context = vm.open_stream().unwrap();
+    vm.request_headers(context, request(), true).unwrap();
+    vm.delete_stream(context).unwrap();
+    vm.advance(SECOND / 10).unwrap();
+    let probe = only_call(&vm);
+    vm.answer_call(probe, 204).unwrap();
+    assert_eq!(vm.metric("wsferry_decisions_websocket_waited"), Some(0));
+    assert_eq!(vm.faults(), &[] as &[String]);
+}
+
 #[test]
 fn a_request_waits_for_the_only_way() {
     let mut vm = start(r#", "mode": "always""#, &SharedData::default());

@@ -94,12 +94,28 @@ impl ConnectionManagerContext {
         }
     }
 
-    fn response_ended(&mut self, end: bool) {
-        if let State::Answered(seat) = self.state
-            && end
-        {
-            self.state = State::Over(seat);
+    /// The end, whatever ended it. Doing it twice does no harm.
+    fn end(&mut self) {
+        self.catch_up();
+        match std::mem::replace(&mut self.state, State::Outside) {
+            State::Outside => {}
+            State::Waiting => self.shared.forget(self.id),
+            State::Over(seat) => self.shared.leave(seat),
+            State::Seated(seat) | State::Answered(seat) => {
+                let details = host::property(&["response", "code_details"]).ok().flatten();
+                if details.is_some_and(|details| broken(&details)) {
+                    self.shared.observe(seat, Evidence::Failed);
+                }
+                self.shared.leave(seat);
+            }
         }
+    }
+}
+
+/// When Envoy has the context deleted, where it doesn't call `proxy_on_done` before that.
+impl Drop for ConnectionManagerContext {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -157,9 +173,8 @@ impl Stream for ConnectionManagerContext {
         Action::Continue
     }
 
-    fn response_headers(&mut self, end_of_stream: bool) -> Action {
+    fn response_headers(&mut self, _end_of_stream: bool) -> Action {
         self.answered();
-        self.response_ended(end_of_stream);
         if let (Some(name), Some(decision)) = (&self.shared.config.debug_response_header, self.decision) {
             let shown = host::replace_header(Map::Response, name, decision.as_str());
             if let Err(status) = shown {
@@ -172,29 +187,15 @@ impl Stream for ConnectionManagerContext {
         Action::Continue
     }
 
-    fn response_body(&mut self, _size: usize, end_of_stream: bool) -> Action {
-        self.response_ended(end_of_stream);
+    fn response_body(&mut self, _size: usize, _end_of_stream: bool) -> Action {
         Action::Continue
     }
 
     fn response_trailers(&mut self) -> Action {
-        self.response_ended(true);
         Action::Continue
     }
 
     fn done(&mut self) {
-        self.catch_up();
-        match std::mem::replace(&mut self.state, State::Outside) {
-            State::Outside => {}
-            State::Waiting => self.shared.forget(self.id),
-            State::Over(seat) => self.shared.leave(seat),
-            State::Seated(seat) | State::Answered(seat) => {
-                let details = host::property(&["response", "code_details"]).ok().flatten();
-                if details.is_some_and(|details| broken(&details)) {
-                    self.shared.observe(seat, Evidence::Failed);
-                }
-                self.shared.leave(seat);
-            }
-        }
+        self.end();
     }
 }

@@ -530,6 +530,14 @@ impl Vm {
     pub fn close_stream(&mut self, context: u32) -> Result<(), Trap> {
         self.call::<_, ()>("proxy_on_log", context, Phase::None, context)?;
         self.call::<_, u32>("proxy_on_done", context, Phase::None, context)?;
+        self.delete_stream(context)
+    }
+
+    /// The same where the host may call nothing but delete: `capability_restriction_config` of near-adaptive.yaml.
+    ///
+    /// # Errors
+    /// The VM is dead.
+    pub fn delete_stream(&mut self, context: u32) -> Result<(), Trap> {
         self.call::<_, ()>("proxy_on_delete", context, Phase::None, context)?;
         self.store.data_mut().streams.remove(&context);
         Ok(())
