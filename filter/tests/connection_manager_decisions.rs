@@ -238,3 +238,31 @@ fn a_decision_reads_as_its_way_and_its_reason() {
         }
     }
 }
+
+#[test]
+fn what_is_decided_at_any_time_is_what_would_be_decided_with_it() {
+    for mode in ["always", "adaptive", "never"] {
+        let world = World::new(Far::Works(1));
+        let mut worker = Worker::new(&world, &changed(&[("mode", json!(mode))]));
+        for place in [None, Some(0), Some(1)] {
+            let with_time = worker.manager.request(place, 0, Time(0)).decision();
+            let without = worker.manager.request_at_any_time(place);
+            assert_eq!(
+                without.is_some(),
+                place != Some(0) || mode == "never",
+                "{mode} {place:?}"
+            );
+            assert!(without.is_none() || without == with_time, "{mode} {place:?}");
+        }
+        let no_tunnel = Decision {
+            way: Way::Http,
+            reason: Reason::NoTunnel,
+        };
+        let counted = worker
+            .manager
+            .counts()
+            .take()
+            .find(|(decision, _)| *decision == no_tunnel);
+        assert_eq!(counted, Some((no_tunnel, 4)), "each is counted");
+    }
+}

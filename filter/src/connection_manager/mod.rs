@@ -135,6 +135,22 @@ impl ConnectionManager {
             .position(|tunnel| tunnel.config().matcher.matches(request))
     }
 
+    /// Decides for a request that no time is needed for: one of no tunnel, or of one in mode never. For others
+    /// [`ConnectionManager::request`] does. Asking for the time is a call to the host.
+    pub fn request_at_any_time(&mut self, tunnel: Option<usize>) -> Option<Decision> {
+        let reason = match tunnel.and_then(|place| self.tunnels.get(place)) {
+            Some(tunnel) if tunnel.config().mode != config::Mode::Never => return None,
+            Some(_) => Reason::ModeNever,
+            None => Reason::NoTunnel,
+        };
+        let decision = Decision {
+            way: Way::Http,
+            reason,
+        };
+        self.counts.add(decision);
+        Some(decision)
+    }
+
     /// Decides for a request; `tunnel` is what [`ConnectionManager::find`] gave.
     pub fn request(&mut self, tunnel: Option<usize>, waiter: Waiter, now: Time) -> Verdict {
         let verdict = match tunnel.and_then(|place| self.tunnels.get_mut(place)) {

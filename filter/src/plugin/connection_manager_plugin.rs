@@ -237,27 +237,26 @@ impl State {
         }
     }
 
-    /// Hands a worker's counts over once a second, and sets the timer for what comes next.
-    fn arm(&mut self, now: Time) {
-        let mut wake = self.manager.wake();
-        if self.is_worker && (!self.manager.counts().is_empty() || self.metrics.is_dirty()) {
-            let flush = self.flushed.after(FLUSH_MS);
-            if now >= flush {
-                self.metrics.flush(self.manager.counts());
-                self.flushed = now;
-            } else {
-                wake = Some(wake.map_or(flush, |wake| wake.min(flush)));
-            }
-        }
-        let Some(wake) = wake else {
+    /// Hands a worker's counts over once a second, and sets the timer for what comes next. Where the timer goes off
+    /// in time anyway, it needs no look at the clock.
+    fn arm(&mut self, now: Option<Time>) {
+        let is_dirty = self.is_worker && (!self.manager.counts().is_empty() || self.metrics.is_dirty());
+        let flush = is_dirty.then(|| self.flushed.after(FLUSH_MS));
+        let Some(next) = [self.manager.wake(), flush].into_iter().flatten().min() else {
             return;
         };
-        if self.armed.is_some_and(|armed| armed <= wake) {
+        if self.armed.is_some_and(|armed| armed <= next) {
             return;
         }
-        let period = u32::try_from(wake.since(now)).unwrap_or(u32::MAX).max(1);
+        let now = now.unwrap_or_else(|| self.now());
+        if flush.is_some_and(|flush| now >= flush) {
+            self.metrics.flush(self.manager.counts());
+            self.flushed = now;
+            return self.arm(Some(now));
+        }
+        let period = u32::try_from(next.since(now)).unwrap_or(u32::MAX).max(1);
         match host::set_tick_period(period) {
-            Ok(()) => self.armed = Some(wake),
+            Ok(()) => self.armed = Some(next),
             Err(status) => failed("can't set the timer", status),
         }
     }
@@ -279,7 +278,7 @@ impl Shared {
         self.with_state(|state| {
             state.report();
             let now = state.now();
-            state.arm(now);
+            state.arm(Some(now));
         });
     }
 
@@ -307,8 +306,12 @@ impl Shared {
             route_tunnel: &route_tunnel,
         };
         let told = self.with_state(|state| {
-            let now = state.moment();
             let place = state.manager.find(subject);
+            if let Some(decision) = state.manager.request_at_any_time(place) {
+                state.arm(None);
+                return Told::Go(decision, None);
+            }
+            let now = state.moment();
             // Not left to the requests that fail: what becomes of them may show only much later.
             if let Some(place) = place
                 && let (Some(tunnel), Some(target)) = (state.manager.tunnel(place), self.targets.get(place))
@@ -321,7 +324,7 @@ impl Shared {
             let told = told(place, verdict, now);
             // Most requests change nothing that the timer has to know.
             state.report();
-            state.arm(now.time);
+            state.arm(Some(now.time));
             told
         });
         Ok(told)
@@ -384,7 +387,7 @@ impl Shared {
                 heed_refusal(tunnel, target, seat.entered_at, now);
             }
             state.report();
-            state.arm(now.time);
+            state.arm(Some(now.time));
         });
     }
 
@@ -394,8 +397,7 @@ impl Shared {
             if let Some(tunnel) = state.manager.tunnel(seat.place) {
                 tunnel.leave();
             }
-            let now = state.now();
-            state.arm(now);
+            state.arm(None);
         });
     }
 
