@@ -143,16 +143,22 @@ def read_exports(section):
         yield name
 
 
+def interface(data):
+    """The imports of a module, with the modules that they are of, and the set of its exports."""
+    imports, exports = [], set()
+    for kind, section in sections(data):
+        if kind == IMPORT_SECTION:
+            imports += read_imports(section)
+        elif kind == EXPORT_SECTION:
+            exports |= set(read_exports(section))
+    return imports, exports
+
+
 def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    imports, exports = [], set()
     with open(sys.argv[1], "rb") as file:
-        for kind, section in sections(file.read()):
-            if kind == IMPORT_SECTION:
-                imports += read_imports(section)
-            elif kind == EXPORT_SECTION:
-                exports |= set(read_exports(section))
+        imports, exports = interface(file.read())
     print(f"imports: {', '.join(name for _, name in imports) or 'none'}")
     unknown = [f"{module}.{name}" for module, name in imports if name not in ALLOWED_IMPORTS.get(module, ())]
     missing = sorted(NEEDED_EXPORTS - exports)

@@ -156,5 +156,7 @@ def adaptive(new_pair, loop):
     for one in made:
         one.load.close()
         one.pair.stop()
+        # Of what the filter may call, near-adaptive.yaml has a list.
+        assert "restricted proxy-wasm capability" not in one.pair.near.log.read_text()
         one.pair.near.process = one.pair.far.process = None
         loop(one.origin.close())

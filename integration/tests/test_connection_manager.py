@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import json
+import re
 
 import pytest
 
-from adaptive import is_live, tunnel_by_route, ways
+from adaptive import is_live, settings, tunnel_by_route, ways
 from load import CountingOrigin, Load
 from pair import cluster, connection_manager, free_port
 
@@ -80,6 +82,63 @@ def test_a_client_cannot_choose_the_way(loop, adaptive):
     assert loop(asyncio.to_thread(request)) == "http mode_never"
     assert "x-wsferry-way" not in one.origin.last_head.lower()
     assert one.pair.near.stats()["cluster.far.upstream_cx_total"] == 0
+
+
+@pytest.mark.parametrize("mode", ["never", "adaptive"])
+def test_a_request_over_plain_http_costs_no_call_too_many(loop, adaptive, mode):
+    """Each call into the filter and out of it costs as much as all that the filter does itself."""
+
+    def prepare(pair):
+        place = settings(pair.near.config)
+        plugin = json.loads(place["value"])
+        del plugin["debug_response_header"]
+        place["value"] = json.dumps(plugin)
+
+    one = adaptive(prepare=prepare, mode=mode, open={"requests": 10000, "within_ms": 10})
+    one.pair.near.admin("/logging?wasm=trace", "POST")
+    log = one.pair.near.log
+
+    def calls(fields: str) -> list[str]:
+        """Into the filter, which begin with a space, and out of it, for one request with a body."""
+        begin = log.stat().st_size
+        assert loop(one.load.request("POST", "/", fields)).status == 200
+        one.wait(lambda: b"proxy_on_delete return" in log.read_bytes()[begin:])
+        text = log.read_bytes()[begin:].decode()
+        text = re.sub(r"\[host->vm] proxy_on_tick.*?\[host<-vm] proxy_on_tick", "", text, flags=re.DOTALL)
+        return re.findall(r"\[(?:host->vm]|vm->host] env\.)( ?proxy_\w+)", text)
+
+    def expect(expected: list[str], fields: str = "") -> None:
+        # Once in a while the timer has to be set.
+        seen = [calls(fields) for _ in range(5)]
+        assert expected in seen, seen
+
+    asks = ["proxy_get_current_time_nanoseconds"] if mode == "adaptive" else []
+    asks += ["proxy_get_header_map_value"]
+    before = [" proxy_on_context_create", " proxy_on_request_headers", *asks]
+    after = ["proxy_set_property", " proxy_on_response_headers", " proxy_on_delete"]
+    expect(before + after)
+    expect([*before, "proxy_remove_header_map_value", *after], "x-wsferry-way: websocket\r\n")
+
+
+def test_a_route_can_leave_the_filter_out(loop, adaptive):
+    """As in docs/configuration.md; the client's own header leads nowhere else."""
+
+    def prepare(pair):
+        host = connection_manager(pair.near.config, "ingress")["route_config"]["virtual_hosts"][0]
+        disabled = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
+        route = {
+            "match": {"prefix": "/static"},
+            "route": {"cluster": "direct"},
+            "typed_per_filter_config": {"wsferry_connection_manager": disabled},
+        }
+        host["routes"].insert(0, route)
+
+    one = adaptive(prepare=prepare, mode="always", eager=True)
+    for fields in ("", "x-wsferry-way: websocket_only\r\n"):
+        answer = loop(one.load.request("GET", "/static/1", fields))
+        assert (answer.status, answer.decision) == (200, ""), answer
+        assert "x-wsferry-way" not in one.origin.last_head
+    assert loop(one.load.request("GET", "/")).decision.startswith("websocket ")
 
 
 def test_routes_choose_between_two_tunnels(loop, adaptive):
