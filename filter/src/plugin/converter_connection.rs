@@ -261,7 +261,7 @@ impl ConverterConnection {
         self.shared.end_later(self.id, 0);
     }
 
-    fn from_client(&mut self, size: usize, end: bool) -> Result<Action, Status> {
+    fn client_sends(&mut self, size: usize, end: bool) -> Result<Action, Status> {
         match (&mut self.state, self.shared.config.role) {
             (State::New, Role::Near) => self.ask(size, end)?,
             (State::New, Role::Far) => return self.requested(size),
@@ -274,7 +274,7 @@ impl ConverterConnection {
         Ok(Action::Continue)
     }
 
-    fn to_client(&mut self, size: usize, end: bool) -> Result<Action, Status> {
+    fn client_gets(&mut self, size: usize, end: bool) -> Result<Action, Status> {
         match self.take_state() {
             State::New => {
                 self.state = State::New;
@@ -348,12 +348,12 @@ impl Connection for ConverterConnection {
     }
 
     fn downstream_data(&mut self, size: usize, end_of_stream: bool) -> Action {
-        let result = self.from_client(size, end_of_stream);
+        let result = self.client_sends(size, end_of_stream);
         self.finish(result)
     }
 
     fn upstream_data(&mut self, size: usize, end_of_stream: bool) -> Action {
-        let result = self.to_client(size, end_of_stream);
+        let result = self.client_gets(size, end_of_stream);
         self.finish(result)
     }
 
