@@ -98,6 +98,7 @@ impl Fields {
         Ok(taken)
     }
 
+    #[inline(never)]
     fn refuse_left(&self) -> Result<(), ConfigError> {
         match self.left.first() {
             None => Ok(()),
@@ -120,10 +121,12 @@ impl Fields {
     }
 
     /// What a required field lacks.
+    #[inline(never)]
     pub fn missing(&self, name: &str) -> ConfigError {
         self.refuse(name, "is missing")
     }
 
+    #[inline(never)]
     fn take(&mut self, name: &'static str) -> Option<Json> {
         self.declared.push(name);
         let place = self.left.iter().position(|field| field.0 == name)?;
@@ -134,6 +137,7 @@ impl Fields {
     ///
     /// # Errors
     /// It is there; `reason` says why it mustn't be.
+    #[inline(never)]
     pub fn absent(&mut self, name: &'static str, reason: &str) -> Result<(), ConfigError> {
         match self.take(name) {
             None => Ok(()),
@@ -153,6 +157,7 @@ impl Fields {
         self.enter(name)?.finish(take)
     }
 
+    #[inline(never)]
     fn enter(&mut self, name: &'static str) -> Result<Self, ConfigError> {
         match self.take(name).unwrap_or(Json::Object(Vec::new())) {
             Json::Object(fields) => Ok(Self::new(format!("{}{name}.", self.path), fields)),
@@ -183,6 +188,7 @@ impl Fields {
         Ok(taken)
     }
 
+    #[inline(never)]
     fn list(&mut self, name: &'static str, range: RangeInclusive<usize>) -> Result<Vec<Json>, ConfigError> {
         let items = match self.take(name) {
             None => Vec::new(),
@@ -200,6 +206,7 @@ impl Fields {
     ///
     /// # Errors
     /// It or its default isn't within `range`, or it is something else.
+    #[inline(never)]
     pub fn number<N: Number>(
         &mut self,
         name: &'static str,
@@ -217,6 +224,7 @@ impl Fields {
     ///
     /// # Errors
     /// It isn't within `range`, or it is something else.
+    #[inline(never)]
     pub fn optional_number<N: Number>(
         &mut self,
         name: &'static str,
@@ -234,6 +242,7 @@ impl Fields {
         }
     }
 
+    #[inline(never)]
     fn outside<N: Number>(
         &self,
         name: &str,
@@ -248,6 +257,7 @@ impl Fields {
     ///
     /// # Errors
     /// It is something else.
+    #[inline(never)]
     pub fn flag(&mut self, name: &'static str) -> Result<bool, ConfigError> {
         match self.take(name) {
             None => Ok(false),
@@ -260,6 +270,7 @@ impl Fields {
     ///
     /// # Errors
     /// It isn't of this form, or no text at all.
+    #[inline(never)]
     pub fn text(&mut self, name: &'static str, form: Form, default: &str) -> Result<String, ConfigError> {
         Ok(self
             .optional_text(name, form)?
@@ -270,6 +281,7 @@ impl Fields {
     ///
     /// # Errors
     /// It is missing, not of this form, or no text at all.
+    #[inline(never)]
     pub fn required_text(&mut self, name: &'static str, form: Form) -> Result<String, ConfigError> {
         self.optional_text(name, form)?.ok_or_else(|| self.missing(name))
     }
@@ -278,6 +290,7 @@ impl Fields {
     ///
     /// # Errors
     /// It isn't of this form, or no text at all.
+    #[inline(never)]
     pub fn optional_text(&mut self, name: &'static str, form: Form) -> Result<Option<String>, ConfigError> {
         match self.take(name) {
             None => Ok(None),
@@ -289,6 +302,7 @@ impl Fields {
     ///
     /// # Errors
     /// It is longer or no list, or an item isn't of this form.
+    #[inline(never)]
     pub fn texts(&mut self, name: &'static str, form: Form) -> Result<Vec<String>, ConfigError> {
         let mut texts = Vec::new();
         for item in self.list(name, 0..=MAX_TEXTS)? {
@@ -297,6 +311,7 @@ impl Fields {
         Ok(texts)
     }
 
+    #[inline(never)]
     fn formed(&self, name: &str, value: Json, form: Form) -> Result<String, ConfigError> {
         match value {
             Json::Text(text) if (form.holds)(&text) => Ok(text),
@@ -309,6 +324,7 @@ impl Fields {
     ///
     /// # Errors
     /// It is none of them.
+    #[inline(never)]
     pub fn choice<T: Copy>(
         &mut self,
         name: &'static str,

@@ -24,3 +24,7 @@ mod metrics;
 mod root;
 mod shared_target;
 mod websocket;
+
+/// The target's own allocator, dlmalloc, is larger and takes longer.
+#[global_allocator]
+static ALLOCATOR: talc::wasm::WasmDynamicTalc = talc::wasm::new_wasm_dynamic_allocator();
