@@ -49,6 +49,11 @@ fn websocket_reader() {
 }
 
 #[test]
+fn handshake() {
+    seeds("handshake", targets::handshake);
+}
+
+#[test]
 fn converter() {
     seeds("converter", targets::converter);
 }

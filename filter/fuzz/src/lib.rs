@@ -460,3 +460,40 @@ impl Step {
         })
     }
 }
+
+/// Bytes: the head of a handshake's request or response, and what follows it.
+pub fn handshake(data: &[u8]) {
+    let allowed = ["https://app.example".to_owned()];
+    heads(data, |bytes| {
+        let parsed = websocket::http1::Request::parse(bytes)?;
+        Ok(parsed.map(|(request, length)| {
+            let checked = request.check("/wsferry", &allowed);
+            assert!(checked.as_ref().map_or(true, |accept| accept.len() == 28));
+            ((request.fields, checked.is_ok()), length)
+        }))
+    });
+    heads(data, |bytes| {
+        let parsed = websocket::http1::Response::parse(bytes)?;
+        Ok(parsed.map(|(response, length)| ((response.status, response.fields), length)))
+    });
+}
+
+/// However its bytes come, a head is the same, and nobody waits for more of one that is refused.
+fn heads<T: PartialEq + std::fmt::Debug>(
+    data: &[u8],
+    parse: impl Fn(&[u8]) -> Result<Option<(T, usize)>, websocket::http1::HeadError>,
+) {
+    let whole = parse(data);
+    let first = (0..=data.len())
+        .map(|length| parse(&data[..length]))
+        .find(|parsed| *parsed != Ok(None))
+        .unwrap_or(Ok(None));
+    match (&whole, &first) {
+        (Err(_), Err(_)) => {}
+        _ => assert_eq!(whole, first),
+    }
+    if let Ok(Some((_, length))) = whole {
+        assert!(length <= websocket::http1::MAX_HEAD_BYTES.min(data.len()));
+        assert_eq!(parse(&data[..length]), whole);
+    }
+}
