@@ -11,6 +11,7 @@ import ctypes
 import http.client
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -172,6 +173,13 @@ class Envoy:
         self.log = directory / f"{name}.log"
         self.process: subprocess.Popen | None = None
         self.expected_to_be_dead = False
+
+    def version(self) -> tuple[int, int]:
+        """Major and minor."""
+        text = subprocess.run([self.binary, "--version"], capture_output=True, text=True, check=True).stdout
+        if (found := re.search(r"/(\d+)\.(\d+)\.\d+", text)) is None:
+            raise PairError(f"{self.binary} --version says no version: {text!r}")
+        return int(found[1]), int(found[2])
 
     def start(self) -> None:
         path = self.directory / f"{self.name}.json"

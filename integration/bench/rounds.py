@@ -43,7 +43,7 @@ class Effort:
         return replace(self, hold_seconds=seconds)
 
 
-FULL = Effort(5, 3, 4.0, 256 * MIB, 256 * MIB, 256 * MIB, 60, (1_000, 10_000), 500, 2.0)
+FULL = Effort(13, 3, 2.0, 256 * MIB, 256 * MIB, 256 * MIB, 60, (1_000, 10_000), 500, 2.0)
 QUICK = Effort(3, 1, 1.5, 64 * MIB, 16 * MIB, 64 * MIB, 20, (1_000,), 100, 0.5)
 
 

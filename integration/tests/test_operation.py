@@ -234,6 +234,16 @@ def wait_closes(pair, expected: dict[str, int]) -> None:
         time.sleep(0.05)
 
 
+def wait_hang_up(pair, code: str, text: str) -> None:
+    """The near Envoy's pool hangs up without a word. Until 1.39 Envoy tells the filter, which says Close 1000."""
+    if pair.near.version() < (1, 40):
+        code, text = "1000", "with 1000"
+    wait_closes(pair, {code: 1})
+    for envoy in pair.envoys:
+        (line,) = [line for line in envoy.log.read_text().splitlines() if "WebSocket closed" in line]
+        assert "[info][wasm]" in line and text in line
+
+
 def http_options(config: dict, cluster_name: str) -> dict:
     options = cluster(config, cluster_name)["typed_extension_protocol_options"]
     return options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"]["common_http_protocol_options"]
@@ -269,7 +279,7 @@ def test_far_envoy_drained_under_a_stream(loop, new_pair, origin):
         await answer.finish()
         assert (await streaming.receive()).payload == b"done"
         assert isinstance(await streaming.receive(), End)
-        await asyncio.to_thread(wait_closes, pair, {"1001": 1})
+        await asyncio.to_thread(wait_hang_up, pair, "1001", "without Close, after goaway")
 
     def wait_goaway() -> None:
         deadline = time.monotonic() + 5
@@ -278,8 +288,6 @@ def test_far_envoy_drained_under_a_stream(loop, new_pair, origin):
             time.sleep(0.02)
 
     loop(run(), 30)
-    for envoy in pair.envoys:
-        assert "WebSocket closed without Close, after goaway" in envoy.log.read_text()
 
 
 def test_a_slow_reader_gets_everything_from_a_far_envoy_that_goes_away(new_pair, web_origins):
@@ -303,17 +311,15 @@ def test_a_slow_reader_gets_everything_from_a_far_envoy_that_goes_away(new_pair,
 
 
 def test_idle_timeouts(new_pair, origin):
-    """The far Envoy's says goaway. The near Envoy's pool hangs up without a word."""
+    """The far Envoy's says goaway, the near Envoy's nothing."""
     pair = new_pair(f"127.0.0.1:{origin('http1').port}", start=False)
     connection_manager(pair.far.config, "inner")["common_http_protocol_options"]["idle_timeout"] = "1s"
     pair.start()
-    wait_closes(pair, {"1001": 1})
+    wait_hang_up(pair, "1001", "without Close, after goaway")
     pair = new_pair(f"127.0.0.1:{origin('http1').port}", start=False)
     http_options(pair.near.config, "tunnel")["idle_timeout"] = "1s"
     pair.start()
-    wait_closes(pair, {"1006": 1})
-    for envoy in pair.envoys:
-        assert "[info][wasm]" in next(line for line in envoy.log.read_text().splitlines() if "without Close" in line)
+    wait_hang_up(pair, "1006", "without Close")
 
 
 def test_websocket_is_renewed_before_it_gets_too_old(loop, new_pair, origin, tmp_path):
