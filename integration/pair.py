@@ -155,6 +155,14 @@ def bypass_tunnel(near: dict, far: dict, port: int) -> None:
         resources["clusters"] = [item for item in resources["clusters"] if item["name"] in clusters]
 
 
+def envoy_version(binary: str) -> tuple[int, int, int]:
+    """Major, minor and patch, as it says itself."""
+    text = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
+    if (found := re.search(r"/(\d+)\.(\d+)\.(\d+)", text)) is None:
+        raise PairError(f"{binary} --version says no version: {text!r}")
+    return int(found[1]), int(found[2]), int(found[3])
+
+
 def die_with_parent() -> None:
     """In the child, before it becomes Envoy: it ends when the launcher does, however that ends."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -173,13 +181,6 @@ class Envoy:
         self.log = directory / f"{name}.log"
         self.process: subprocess.Popen | None = None
         self.expected_to_be_dead = False
-
-    def version(self) -> tuple[int, int]:
-        """Major and minor."""
-        text = subprocess.run([self.binary, "--version"], capture_output=True, text=True, check=True).stdout
-        if (found := re.search(r"/(\d+)\.(\d+)\.\d+", text)) is None:
-            raise PairError(f"{self.binary} --version says no version: {text!r}")
-        return int(found[1]), int(found[2])
 
     def start(self) -> None:
         path = self.directory / f"{self.name}.json"

@@ -72,7 +72,8 @@ pub struct Handshake {
     pub path: String,
     /// Near end: further fields of the request, `NAME: VALUE`.
     pub fields: Vec<String>,
-    /// How long it may take, from the connection's beginning, milliseconds. 100 to 60,000; default 10,000.
+    /// How long it may take, milliseconds: from the connection's beginning (far end), or from when the request was sent
+    /// (near end). 100 to 60,000; default 10,000.
     pub timeout_ms: u32,
 }
 

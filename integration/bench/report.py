@@ -6,10 +6,10 @@ import os
 import platform
 import re
 import statistics
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from pair import envoy_version
 from rounds import Results, Sample
 
 # In the JSON of every way, null where it doesn't apply; what else was measured follows them.
@@ -212,12 +212,11 @@ def machine(envoy: str, wasm: Path) -> str:
     cpu_info = Path("/proc/cpuinfo").read_text()
     model = re.search(r"^model name\s*:\s*(.*)$", cpu_info, re.MULTILINE)
     memory = int(Path("/proc/meminfo").read_text().split("MemTotal:")[1].split()[0]) / (1 << 20)
-    version = subprocess.run([envoy, "--version"], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"/(\d+\.\d+\.\d+)", version)
+    version = ".".join(map(str, envoy_version(envoy)))
     size = f"{wasm.stat().st_size / 1024:.0f} KiB" if wasm.exists() else "missing"
     virtual = " (virtual machine)" if "hypervisor" in cpu_info else ""
     return (
         f"{os.cpu_count()} x {model[1] if model else platform.machine()}{virtual}, {memory:.0f} GiB,"
-        f" Linux {platform.release().split('-')[0]}, Envoy {found[1] if found else '?'}, wsferry.wasm {size};"
+        f" Linux {platform.release().split('-')[0]}, Envoy {version}, wsferry.wasm {size};"
         f" load before the run {os.getloadavg()[0]:.1f}"
     )

@@ -16,7 +16,7 @@ import yaml
 import scenario
 from conftest import CLIENTS, WASM
 from endpoints import End, RequestHead, Reset, ResponseHead
-from pair import ROOT, cluster, connection_manager
+from pair import ROOT, cluster, connection_manager, envoy_version
 from test_scenarios import check
 
 GET = RequestHead(b"GET", b"/", b"app.example")
@@ -236,7 +236,7 @@ def wait_closes(pair, expected: dict[str, int]) -> None:
 
 def wait_hang_up(pair, code: str, text: str) -> None:
     """The near Envoy's pool hangs up without a word. Until 1.39 Envoy tells the filter, which says Close 1000."""
-    if pair.near.version() < (1, 40):
+    if envoy_version(pair.near.binary) < (1, 40):
         code, text = "1000", "with 1000"
     wait_closes(pair, {code: 1})
     for envoy in pair.envoys:

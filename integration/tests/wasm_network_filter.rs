@@ -40,13 +40,6 @@ fn metric(vm: &Rc<RefCell<Vm>>, name: &str) -> u64 {
     metric.unwrap_or_else(|| panic!("no metric wsferry_{name}"))
 }
 
-fn logged(vm: &Rc<RefCell<Vm>>, level: u32, text: &str) -> bool {
-    let vm = vm.borrow();
-    vm.logs()
-        .iter()
-        .any(|line| line.level == level && line.message.contains(text))
-}
-
 /// What a near end sends over the WebSocket for what its codec says.
 fn sent(end: &mut WasmConnection, http2: &[u8]) -> Vec<u8> {
     let mut websocket = Vec::new();
@@ -127,7 +120,7 @@ fn the_near_end_sends_nothing_before_the_answer() {
         granted(&request)
     );
     for byte in answer.as_bytes() {
-        assert!(!logged(&vm, 2, "WebSocket opened"));
+        assert!(!vm.borrow().has_logged(2, "WebSocket opened"));
         codec.input(&told(&mut end, &[*byte]));
     }
     assert_eq!(metric(&vm, "websockets_opened"), 1);
@@ -197,7 +190,7 @@ fn a_denied_handshake_gives_the_requests_back_as_never_sent() {
             before + 1,
             "{label}"
         );
-        assert!(logged(&vm, 3, "handshake failed"), "{label}");
+        assert!(vm.borrow().has_logged(3, "handshake failed"), "{label}");
         assert_eq!(metric(&vm, "websockets_opened"), 0, "{label}");
     }
 }
@@ -227,7 +220,7 @@ fn a_near_end_notices_that_nobody_answers() {
     assert!(end.is_closed());
     end.close();
     assert_eq!(metric(&vm, "handshakes_refused_timeout"), 1);
-    assert!(logged(&vm, 3, "no handshake within 10000 ms"));
+    assert!(vm.borrow().has_logged(3, "no handshake within 10000 ms"));
     assert_eq!(metric(&vm, "handshakes_refused_no_answer"), 2);
 }
 
@@ -330,7 +323,7 @@ fn the_far_end_refuses_whatever_is_no_handshake() {
             "{label}"
         );
         assert!(
-            logged(&vm, 3, &format!("refused with {status}")),
+            vm.borrow().has_logged(3, &format!("refused with {status}")),
             "{label}: a log line"
         );
     }
@@ -404,7 +397,11 @@ fn bad_input_ends_its_connection_alone() {
             "{}",
             case.name
         );
-        assert!(logged(vm, 3, &case.label), "{}: a log line", case.name);
+        assert!(
+            vm.borrow().has_logged(3, &case.label),
+            "{}: a log line",
+            case.name
+        );
         bystander.client.output.extend(ping(*b"bystands"));
         bystander.settle();
         let pong = Frame::PingAck(*b"bystands");

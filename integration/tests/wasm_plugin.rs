@@ -42,13 +42,6 @@ fn metric(vm: &Rc<RefCell<Vm>>, name: &str) -> u64 {
     metric.unwrap_or_else(|| panic!("no metric wsferry_{name}"))
 }
 
-fn logged(vm: &Rc<RefCell<Vm>>, level: u32, text: &str) -> bool {
-    let vm = vm.borrow();
-    vm.logs()
-        .iter()
-        .any(|line| line.level == level && line.message.contains(text))
-}
-
 fn without(mut headers: HeaderMap, name: &str) -> HeaderMap {
     headers.retain(|field| field.0 != name.as_bytes());
     headers
@@ -252,7 +245,7 @@ fn the_far_end_refuses_whatever_is_no_handshake() {
             "{label}"
         );
         assert!(
-            logged(&vm, 3, &answer.status().to_string()),
+            vm.borrow().has_logged(3, &answer.status().to_string()),
             "{label}: a log line"
         );
     }
@@ -302,9 +295,12 @@ fn metrics_and_logs_tell_what_happened() {
             after * 2 < before,
             "{role}: header bytes {before} before, {after} after"
         );
-        assert!(logged(vm, 2, "WebSocket opened"), "{role}");
+        assert!(vm.borrow().has_logged(2, "WebSocket opened"), "{role}");
         // No stream was cut off, so that isn't worth a warning.
-        assert!(logged(vm, 2, "WebSocket closed without Close"), "{role}");
+        assert!(
+            vm.borrow().has_logged(2, "WebSocket closed without Close"),
+            "{role}"
+        );
         assert_eq!(vm.borrow().faults(), &[] as &[String], "{role}");
     }
     let bytes = |bytes: &Vec<u8>| bytes.len() as u64;
@@ -374,7 +370,11 @@ fn bad_input(
         metric(bad, &format!("websockets_closed_{}", case.close)),
     );
     assert_eq!(after, (before.0 + 1, before.1 + 1), "{}: counters", case.name);
-    assert!(logged(bad, 3, &case.label), "{}: a log line", case.name);
+    assert!(
+        bad.borrow().has_logged(3, &case.label),
+        "{}: a log line",
+        case.name
+    );
     bystander
         .client
         .output

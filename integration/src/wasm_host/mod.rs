@@ -588,6 +588,13 @@ impl Vm {
         &self.store.data().logs
     }
 
+    /// Whether it logged a line of this level (`proxy_log`'s number) that contains this text.
+    pub fn has_logged(&self, level: u32, text: &str) -> bool {
+        self.logs()
+            .iter()
+            .any(|line| line.level == level && line.message.contains(text))
+    }
+
     /// Faults in the use of the host that Envoy wouldn't report.
     pub fn faults(&self) -> &[String] {
         &self.store.data().faults
