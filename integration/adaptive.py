@@ -18,9 +18,14 @@ from pair import ROOT, Envoy, Pair, connection_manager, endpoint, listener, set_
 PATIENCE = 15.0  # seconds that a state may take to be reached
 
 
+def plugin(config: dict) -> dict:
+    """The near Envoy's connection manager filter, as Envoy's Wasm filter is configured."""
+    return connection_manager(config, "ingress")["http_filters"][0]["typed_config"]["config"]
+
+
 def settings(config: dict) -> dict:
-    """The Wasm configuration of the near Envoy's connection manager filter."""
-    return connection_manager(config, "ingress")["http_filters"][0]["typed_config"]["config"]["configuration"]
+    """What the filter itself is configured with."""
+    return plugin(config)["configuration"]
 
 
 def configure(pair: Pair, **changes) -> None:
@@ -28,6 +33,7 @@ def configure(pair: Pair, **changes) -> None:
     place = settings(pair.near.config)
     config = json.loads(place["value"])
     config["debug_response_header"] = "x-decision"
+    plugin(pair.near.config)["capability_restriction_config"]["allowed_capabilities"]["proxy_on_response_headers"] = {}
     config["tunnels"][0].update(changes)
     place["value"] = json.dumps(config)
 

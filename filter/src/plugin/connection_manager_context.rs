@@ -22,12 +22,8 @@ enum State {
     Outside,
     /// Waits, or has waited and doesn't know yet what it was told.
     Waiting,
-    /// In a tunnel, before the response.
+    /// In a tunnel.
     Seated(Seat),
-    /// In a tunnel, while the response is under way.
-    Answered(Seat),
-    /// In a tunnel, and nothing more is to be learned from it.
-    Over(Seat),
 }
 
 impl ConnectionManagerContext {
@@ -76,35 +72,15 @@ impl ConnectionManagerContext {
         }
     }
 
-    /// A response begins, from whoever it is.
-    fn answered(&mut self) {
-        self.catch_up();
-        if let State::Seated(seat) = self.state {
-            self.state = match evidence() {
-                Some(Evidence::Passed) => {
-                    self.shared.observe(seat, Evidence::Passed);
-                    State::Answered(seat)
-                }
-                Some(Evidence::Failed) => {
-                    self.shared.observe(seat, Evidence::Failed);
-                    State::Over(seat)
-                }
-                None => State::Over(seat),
-            };
-        }
-    }
-
     /// The end, whatever ended it. Doing it twice does no harm.
     fn end(&mut self) {
         self.catch_up();
         match std::mem::replace(&mut self.state, State::Outside) {
             State::Outside => {}
             State::Waiting => self.shared.forget(self.id),
-            State::Over(seat) => self.shared.leave(seat),
-            State::Seated(seat) | State::Answered(seat) => {
-                let details = host::property(&["response", "code_details"]).ok().flatten();
-                if details.is_some_and(|details| broken(&details)) {
-                    self.shared.observe(seat, Evidence::Failed);
+            State::Seated(seat) => {
+                if let Some(evidence) = evidence() {
+                    self.shared.observe(seat, evidence);
                 }
                 self.shared.leave(seat);
             }
@@ -119,8 +95,9 @@ impl Drop for ConnectionManagerContext {
     }
 }
 
-/// What a response that begins shows of the tunnel. Envoy says that it tried more than once, which it
-/// does only where the tunnel failed it; or that it made the response itself, and why.
+/// What the end of a request shows of the tunnel. Envoy says that it tried more than once, which it does only where the
+/// tunnel failed it; or that it made the response itself, and why. At the end, so that Envoy need not call the filter for
+/// the response: a call costs more than all of this.
 fn evidence() -> Option<Evidence> {
     let attempts = host::property(&["upstream", "request_attempt_count"])
         .ok()
@@ -173,8 +150,9 @@ impl Stream for ConnectionManagerContext {
         Action::Continue
     }
 
+    /// Only for `debug_response_header`: near-adaptive.yaml doesn't let Envoy call it.
     fn response_headers(&mut self, _end_of_stream: bool) -> Action {
-        self.answered();
+        self.catch_up();
         if let (Some(name), Some(decision)) = (&self.shared.config.debug_response_header, self.decision) {
             let shown = host::replace_header(Map::Response, name, decision.as_str());
             if let Err(status) = shown {
