@@ -23,6 +23,7 @@ pub mod http2;
 pub mod message;
 #[cfg(target_arch = "wasm32")]
 mod plugin;
+mod repeat;
 pub mod websocket;
 
 pub use error::Error;

@@ -3,6 +3,10 @@
 //! Both sides borrow: a [`Message`] lives as long as the buffers of the reader that made it, so that
 //! converting a message copies each byte once and allocates nothing in the steady state.
 
+use std::fmt;
+
+use crate::repeat::Revision;
+
 /// One step of an HTTP exchange, or of the connection that carries it.
 ///
 /// `Id` is the identifier of a stream on the side the message belongs to: [`Http2Id`] for HTTP/2
@@ -113,11 +117,28 @@ pub struct Field<'a> {
 }
 
 /// A list of fields in one buffer, reused from message to message.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Default, Clone)]
 pub struct Fields {
     bytes: Vec<u8>,
     ends: Vec<FieldEnds>,
+    revision: Option<Revision>,
 }
+
+/// The fields alone: lists that are equal look equal.
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+/// Equal fields; the revision is no part of them.
+impl PartialEq for Fields {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes && self.ends == other.ends
+    }
+}
+
+impl Eq for Fields {}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FieldEnds {
@@ -136,6 +157,7 @@ impl Fields {
         Self {
             bytes: Vec::new(),
             ends: Vec::new(),
+            revision: None,
         }
     }
 
@@ -143,11 +165,23 @@ impl Fields {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
+        self.revision = None;
+    }
+
+    /// Set where a reader has found that it reads the same list as before.
+    pub fn revision(&self) -> Option<Revision> {
+        self.revision
+    }
+
+    /// The list, and the head that it is a part of, are as they were when this was last called; a change ends that.
+    pub(crate) fn comes_again(&mut self) {
+        self.revision.get_or_insert_with(Revision::next);
     }
 
     /// Adds a field at the end. Limits are the caller's to check, with [`Fields::list_size`] and
     /// [`Fields::len`], before it has anything copied.
     pub fn push(&mut self, name: &[u8], value: &[u8], sensitive: bool) {
+        self.revision = None;
         self.bytes.extend_from_slice(name);
         let name = self.bytes.len();
         self.bytes.extend_from_slice(value);
@@ -165,6 +199,7 @@ impl Fields {
         sensitive: bool,
         value: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
+        self.revision = None;
         let start = self.bytes.len();
         self.bytes.extend_from_slice(name);
         let name = self.bytes.len();
@@ -203,6 +238,11 @@ impl Fields {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
+    }
+
+    /// Bytes of all names and values.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Size as RFC 9113 §6.5.2 counts it, in bytes: names, values and 32 for each field.

@@ -7,6 +7,7 @@ use super::{is_hop_setting, item, message_type};
 use crate::config::{Limits, MESSAGE_BYTES};
 use crate::error::Error;
 use crate::message::{Message, Settings, WireId};
+use crate::repeat::Last;
 
 /// Turns CBOR into messages; one for each direction and connection, as it holds that direction's field
 /// table.
@@ -94,6 +95,7 @@ impl Decoder {
             content: Content {
                 max_message_bytes: item::length(limits.max_message_bytes),
                 headers: HeaderBlock::new(limits),
+                last: Last::new(),
                 settings: Settings::new(),
             },
         }
@@ -207,6 +209,12 @@ impl Decoder {
                 }
             }
             Some(Opening::Whole) => {
+                if before == 0
+                    && let Some((decoded, length)) = self.content.again(input)
+                {
+                    take(input, length);
+                    return Ok(Step::Message(decoded));
+                }
                 self.kept.truncate(before);
                 self.state = State::Whole(self.resumed()?);
             }
@@ -258,7 +266,18 @@ fn take<'a>(input: &mut &'a [u8], length: usize) -> &'a [u8] {
 struct Content {
     max_message_bytes: u64,
     headers: HeaderBlock,
+    /// What the list in `headers` was decoded from.
+    last: Last<ListKind>,
     settings: Settings,
+}
+
+/// What a header list is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ListKind {
+    /// Of the message's array.
+    items: u64,
+    /// Of a response.
+    status: Option<u16>,
 }
 
 impl Content {
@@ -326,7 +345,11 @@ impl Content {
             (message_type::REQUEST, 8 | 9) => {
                 let stream = stream(items)?;
                 let end = items.bool()?;
-                self.headers.request(items, count == 9)?;
+                let kind = ListKind {
+                    items: count,
+                    status: None,
+                };
+                self.list(kind, items, |headers, items| headers.request(items, count == 9))?;
                 return Ok(Decoded::Request { stream, end });
             }
             (message_type::RESPONSE, 5) => {
@@ -336,12 +359,20 @@ impl Content {
                 if !(100..=599).contains(&status) {
                     return Err(Error::MessageForm);
                 }
-                self.headers.fields_only(items, true)?;
+                let kind = ListKind {
+                    items: count,
+                    status: Some(status),
+                };
+                self.list(kind, items, |headers, items| headers.fields_only(items, true))?;
                 return Ok(Decoded::Response { stream, end, status });
             }
             (message_type::TRAILERS, 3) => {
                 let stream = stream(items)?;
-                self.headers.fields_only(items, false)?;
+                let kind = ListKind {
+                    items: count,
+                    status: None,
+                };
+                self.list(kind, items, |headers, items| headers.fields_only(items, false))?;
                 return Ok(Decoded::Trailers { stream });
             }
             (message_type::RESET, 3) => Message::Reset {
@@ -379,6 +410,44 @@ impl Content {
             _ => return Err(Error::MessageForm),
         };
         Ok(Decoded::Complete(message))
+    }
+
+    /// Decodes the rest of a message, which is a header list, and keeps its bytes.
+    fn list<'b>(
+        &mut self,
+        kind: ListKind,
+        items: &mut Items<'b>,
+        decode: impl FnOnce(&mut HeaderBlock, &mut Items<'b>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let bytes = items.rest();
+        let version = self.headers.version();
+        decode(&mut self.headers, items)?;
+        self.last.set(kind, version, self.headers.version(), bytes);
+        Ok(())
+    }
+
+    /// The message at the front of `bytes` and its length, if its header list is the one that was decoded last, byte for
+    /// byte. Anything else, and anything wrong, is for [`Content::decode`].
+    fn again(&mut self, bytes: &[u8]) -> Option<(Decoded<'static>, usize)> {
+        let mut items = Items::new(bytes);
+        let items = &mut items;
+        let count = items.array().ok()?;
+        let message_type = items.uint::<u64>().ok()?;
+        let stream = stream(items).ok()?;
+        let end = items.bool().ok()?;
+        let (status, decoded) = match (message_type, count) {
+            (message_type::REQUEST, 8 | 9) => (None, Decoded::Request { stream, end }),
+            (message_type::RESPONSE, 5) => {
+                let status = items.uint().ok()?;
+                (Some(status), Decoded::Response { stream, end, status })
+            }
+            _ => return None,
+        };
+        let kind = ListKind { items: count, status };
+        let list = self.last.get(kind, self.headers.version())?;
+        let rest = items.rest().strip_prefix(list)?;
+        self.headers.comes_again();
+        Some((decoded, bytes.len().saturating_sub(rest.len())))
     }
 
     fn settings(&mut self, items: &mut Items<'_>) -> Result<(), Error> {

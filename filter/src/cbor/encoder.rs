@@ -10,6 +10,7 @@ use super::typed::Typed;
 use super::{AUTHORITY, METHODS, PATH, SCHEMES, is_hop_setting, message_type};
 use crate::config::FieldPolicy;
 use crate::message::{Field, Fields, Message, RequestHead, Settings, WireId};
+use crate::repeat::{Last, Revision};
 
 /// Turns messages into CBOR; one for each direction and connection, as it holds that direction's field
 /// table.
@@ -23,6 +24,7 @@ pub struct Encoder {
     seen: Seen,
     authority: PseudoPolicy,
     path: PseudoPolicy,
+    last: Last<Revision>,
 }
 
 /// Whether and how often the values of a pseudo-header field enter.
@@ -51,6 +53,7 @@ impl Encoder {
             seen: Seen::new(),
             authority: pseudo(AUTHORITY),
             path: pseudo(PATH),
+            last: Last::new(),
         }
     }
 
@@ -62,7 +65,7 @@ impl Encoder {
                 let items = if head.protocol.is_some() { 9 } else { 8 };
                 write_opening(out, items, message_type::REQUEST, Some(stream));
                 write_bool(out, end);
-                self.head(&head, out);
+                self.list(head.fields, out, |this, out| this.head(&head, out));
             }
             Message::Response {
                 stream,
@@ -72,8 +75,10 @@ impl Encoder {
             } => {
                 write_opening(out, 5, message_type::RESPONSE, Some(stream));
                 write_bool(out, end);
-                write_head(out, major::UINT, u64::from(status));
-                self.fields(fields, out);
+                self.list(fields, out, |this, out| {
+                    write_head(out, major::UINT, u64::from(status));
+                    this.fields(fields, out);
+                });
             }
             Message::Data { stream, end, payload } => {
                 write_opening(out, 4, message_type::DATA, Some(stream));
@@ -108,6 +113,25 @@ impl Encoder {
                 write_head(out, major::UINT, u64::from(code));
             }
         }
+    }
+
+    /// Appends what `write` makes of a header list, or what it made the last time.
+    fn list(&mut self, fields: &Fields, out: &mut Vec<u8>, write: impl FnOnce(&mut Self, &mut Vec<u8>)) {
+        let revision = fields.revision();
+        let version = self.version();
+        if let Some(bytes) = revision.and_then(|revision| self.last.get(revision, version)) {
+            return out.extend_from_slice(bytes);
+        }
+        let start = out.len();
+        write(self, out);
+        if let (Some(revision), Some(bytes)) = (revision, out.get(start..)) {
+            self.last.set(revision, version, self.version(), bytes);
+        }
+    }
+
+    /// Another one after each change of the tables.
+    const fn version(&self) -> u64 {
+        self.entries.version().wrapping_add(self.names.version())
     }
 
     fn head(&mut self, head: &RequestHead<'_>, out: &mut Vec<u8>) {

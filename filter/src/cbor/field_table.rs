@@ -53,6 +53,7 @@ pub(super) struct FieldTable {
     store: Vec<u8>,
     /// Where the next entry's bytes go.
     end: usize,
+    version: u64,
 }
 
 impl FieldTable {
@@ -65,7 +66,13 @@ impl FieldTable {
             charged: 0,
             store: Vec::new(),
             end: 0,
+            version: 0,
         }
+    }
+
+    /// Insertions so far.
+    pub(super) const fn version(&self) -> u64 {
+        self.version
     }
 
     /// The entry in a slot.
@@ -134,6 +141,7 @@ impl FieldTable {
             value: entry.value.len(),
             hash,
         };
+        self.version = self.version.wrapping_add(1);
         let slot = self.next;
         match self.places.get_mut(usize::from(slot)) {
             Some(old) => *old = place,
@@ -152,6 +160,7 @@ pub(super) struct NameTable {
     names: Vec<LearnedName>,
     /// Slot of the next name to be learned.
     next: u8,
+    version: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -165,7 +174,13 @@ impl NameTable {
         Self {
             names: Vec::new(),
             next: 0,
+            version: 0,
         }
+    }
+
+    /// Names learned so far.
+    pub(super) const fn version(&self) -> u64 {
+        self.version
     }
 
     /// The name in a slot.
@@ -199,6 +214,7 @@ impl NameTable {
             .get_mut(..name.len())
             .ok_or(Error::EntryTooBig)?
             .copy_from_slice(name);
+        self.version = self.version.wrapping_add(1);
         let slot = self.next;
         match self.names.get_mut(usize::from(slot)) {
             Some(old) => *old = learned,

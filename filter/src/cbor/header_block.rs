@@ -32,6 +32,16 @@ impl HeaderBlock {
         }
     }
 
+    /// Another one after each change of the tables.
+    pub(super) const fn version(&self) -> u64 {
+        self.table.version().wrapping_add(self.names.version())
+    }
+
+    /// The list is the one that was decoded last.
+    pub(super) fn comes_again(&mut self) {
+        self.fields.comes_again();
+    }
+
     /// The fields that were decoded last.
     pub(super) fn fields(&self) -> &Fields {
         &self.fields

@@ -32,6 +32,11 @@ impl Entries {
         }
     }
 
+    /// Another one after each insertion.
+    pub(super) const fn version(&self) -> u64 {
+        self.table.version()
+    }
+
     /// The slot that holds this pair.
     #[inline]
     pub(super) fn find(&self, entry: Entry<'_>, hash: u64) -> Option<u8> {
@@ -81,6 +86,11 @@ impl Names {
             index: HashTable::with_capacity(INDEX_CAPACITY),
             known: Vec::new(),
         }
+    }
+
+    /// Another one after each name that is learned.
+    pub(super) const fn version(&self) -> u64 {
+        self.table.version()
     }
 
     /// The slot that holds this name.

@@ -119,6 +119,11 @@ impl<'b> Items<'b> {
         Self { rest: bytes }
     }
 
+    /// What hasn't been taken.
+    pub(super) const fn rest(&self) -> &'b [u8] {
+        self.rest
+    }
+
     /// The next item.
     ///
     /// # Errors

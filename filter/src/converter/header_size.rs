@@ -1,6 +1,6 @@
 //! How large header lists are.
 
-use crate::message::{FIELD_OVERHEAD, Fields, Http2Id, Message, WireId};
+use crate::message::{FIELD_OVERHEAD, Http2Id, Message, WireId};
 
 /// The stream and the size of a message's header list, as RFC 9113 §6.5.2 counts it; `None` for a
 /// message without one.
@@ -34,20 +34,15 @@ pub(super) fn header_list_size(message: &Message<'_, Http2Id>) -> Option<(Http2I
 /// Bytes of names and values in a message's header list, pseudo-header fields' values included;
 /// `None` for a message without one.
 pub(super) fn header_bytes(message: &Message<'_, WireId>) -> Option<u64> {
-    let list = |fields: &Fields| {
-        fields.iter().fold(0_usize, |sum, f| {
-            sum.saturating_add(f.name.len()).saturating_add(f.value.len())
-        })
-    };
     let bytes = match message {
         Message::Request { head, .. } => {
             let protocol = head.protocol.unwrap_or_default();
             [head.method, head.scheme, head.authority, head.path, protocol]
                 .iter()
-                .fold(list(head.fields), |sum, value| sum.saturating_add(value.len()))
+                .fold(head.fields.bytes(), |sum, value| sum.saturating_add(value.len()))
         }
-        Message::Response { fields, .. } => list(fields).saturating_add(3),
-        Message::Trailers { fields, .. } => list(fields),
+        Message::Response { fields, .. } => fields.bytes().saturating_add(3),
+        Message::Trailers { fields, .. } => fields.bytes(),
         _ => return None,
     };
     u64::try_from(bytes).ok()

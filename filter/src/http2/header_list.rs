@@ -74,6 +74,11 @@ impl HeaderList {
         self.fields.clear();
     }
 
+    /// The list is what it was, pseudo-header fields included.
+    pub(super) fn comes_again(&mut self) {
+        self.fields.comes_again();
+    }
+
     pub(super) fn add(&mut self, field: Field<'_>) {
         if self.fault.is_some() {
             return;

@@ -7,6 +7,7 @@ use super::{Event, Sender};
 use crate::config::Limits;
 use crate::error::Error;
 use crate::message::{Http2Id, Message, Settings};
+use crate::repeat::Last;
 
 /// Largest frame taken, bytes of payload. This side announces no SETTINGS_MAX_FRAME_SIZE.
 const MAX_FRAME_BYTES: usize = DEFAULT_MAX_FRAME_BYTES;
@@ -41,6 +42,7 @@ impl Reader {
                     .saturating_mul(BLOCK_BYTES_PER_LIST_BYTE),
                 decoder: Decoder::new(),
                 list: HeaderList::new(limits),
+                last: Last::new(),
                 block: Vec::new(),
                 continuations: 0,
                 block_ends_stream: false,
@@ -284,6 +286,8 @@ struct Contents {
     max_block_bytes: usize,
     decoder: Decoder,
     list: HeaderList,
+    /// The block that `list` is of.
+    last: Last<()>,
     /// A header block of several frames, and how many CONTINUATION frames there were.
     block: Vec<u8>,
     continuations: usize,
@@ -353,8 +357,7 @@ impl Contents {
             return Err(Error::Http2FrameSize);
         }
         if header.has(flag::END_HEADERS) {
-            self.list.clear();
-            self.decoder.decode(part, |field| self.list.add(field))?;
+            self.decode(part)?;
             return Ok(Some(self.finish(Http2Id(header.stream), end)));
         }
         self.block.clear();
@@ -374,9 +377,23 @@ impl Contents {
         if !header.has(flag::END_HEADERS) {
             return Ok(None);
         }
-        self.list.clear();
-        self.decoder.decode(&self.block, |field| self.list.add(field))?;
+        let block = std::mem::take(&mut self.block);
+        self.decode(&block)?;
+        self.block = block;
         Ok(Some(self.finish(Http2Id(header.stream), self.block_ends_stream)))
+    }
+
+    /// Has `list` hold what a block says, which it may do already.
+    fn decode(&mut self, block: &[u8]) -> Result<(), Error> {
+        let version = self.decoder.table().version();
+        if self.last.get((), version) == Some(block) {
+            self.list.comes_again();
+            return Ok(());
+        }
+        self.list.clear();
+        self.decoder.decode(block, |field| self.list.add(field))?;
+        self.last.set((), version, self.decoder.table().version(), block);
+        Ok(())
     }
 
     fn finish<'i>(&self, stream: Http2Id, end: bool) -> Found<'i> {

@@ -9,6 +9,7 @@ use super::frame::{
 };
 use super::hpack::Encoder;
 use crate::message::{Field, Fields, Http2Id, Message, RequestHead, Settings};
+use crate::repeat::{Last, Revision};
 
 /// Messages to bytes of one sender.
 ///
@@ -21,6 +22,7 @@ pub struct Writer {
     encoder: Encoder,
     /// What the receiver has announced, until [`Message::Ack`] tells it that this is known.
     unacknowledged: VecDeque<Announced>,
+    last: Last<Revision>,
 }
 
 /// The settings of a receiver that count here, bytes.
@@ -41,6 +43,7 @@ impl Writer {
             max_frame_bytes: DEFAULT_MAX_FRAME_BYTES,
             encoder: Encoder::new(),
             unacknowledged: VecDeque::new(),
+            last: Last::new(),
         }
     }
 
@@ -51,8 +54,8 @@ impl Writer {
         match *message {
             Message::Request { stream, end, head } => {
                 let start = self.begin_block(out);
-                self.request_head(&head, out);
-                self.end_block(start, stream, end, head.fields, out);
+                self.list(head.fields, out, |this, out| this.request_head(&head, out));
+                self.end_block(start, stream, end, out);
             }
             Message::Response {
                 stream,
@@ -61,12 +64,15 @@ impl Writer {
                 fields,
             } => {
                 let start = self.begin_block(out);
-                self.pseudo(b":status", &status_digits(status), out);
-                self.end_block(start, stream, end, fields, out);
+                self.list(fields, out, |this, out| {
+                    this.pseudo(b":status", &status_digits(status), out);
+                });
+                self.end_block(start, stream, end, out);
             }
             Message::Trailers { stream, fields } => {
                 let start = self.begin_block(out);
-                self.end_block(start, stream, true, fields, out);
+                self.fields(fields, out);
+                self.end_block(start, stream, true, out);
             }
             Message::Data { stream, end, payload } => self.data(stream, end, payload, out),
             Message::Reset { stream, code } => {
@@ -174,6 +180,28 @@ impl Writer {
         start
     }
 
+    /// Appends a header list to the block: what `pseudo` writes, and the fields; or what it became the last time.
+    fn list(&mut self, fields: &Fields, out: &mut Vec<u8>, pseudo: impl FnOnce(&mut Self, &mut Vec<u8>)) {
+        let revision = fields.revision();
+        let version = self.encoder.table().version();
+        if let Some(block) = revision.and_then(|revision| self.last.get(revision, version)) {
+            return out.extend_from_slice(block);
+        }
+        let start = out.len();
+        pseudo(self, out);
+        self.fields(fields, out);
+        if let (Some(revision), Some(block)) = (revision, out.get(start..)) {
+            self.last
+                .set(revision, version, self.encoder.table().version(), block);
+        }
+    }
+
+    fn fields(&mut self, fields: &Fields, out: &mut Vec<u8>) {
+        for field in fields.iter() {
+            self.encoder.field(field, out);
+        }
+    }
+
     fn request_head(&mut self, head: &RequestHead<'_>, out: &mut Vec<u8>) {
         self.pseudo(b":method", head.method, out);
         for (name, value) in [
@@ -199,11 +227,8 @@ impl Writer {
         self.encoder.field(field, out);
     }
 
-    /// Appends the fields to the block that `begin_block` has begun at `start`, and frames all of it.
-    fn end_block(&mut self, start: usize, stream: Http2Id, end: bool, fields: &Fields, out: &mut Vec<u8>) {
-        for field in fields.iter() {
-            self.encoder.field(field, out);
-        }
+    /// Frames the block that `begin_block` has begun at `start`.
+    fn end_block(&self, start: usize, stream: Http2Id, end: bool, out: &mut Vec<u8>) {
         let block = start.saturating_add(HEADER_BYTES);
         let length = out.len().saturating_sub(block);
         let first = FrameHeader {

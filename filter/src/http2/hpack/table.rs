@@ -158,6 +158,7 @@ pub struct DynamicTable {
     size: usize,
     max_size: usize,
     inserted: u32,
+    version: u64,
 }
 
 impl DynamicTable {
@@ -169,6 +170,7 @@ impl DynamicTable {
             size: 0,
             max_size,
             inserted: 0,
+            version: 0,
         }
     }
 
@@ -195,6 +197,11 @@ impl DynamicTable {
     /// Insertions so far, modulo 2^32.
     pub const fn inserted(&self) -> u32 {
         self.inserted
+    }
+
+    /// Another one after each change.
+    pub const fn version(&self) -> u64 {
+        self.version
     }
 
     /// Name and value at `position`, counted from 0 for the newest.
@@ -231,6 +238,7 @@ impl DynamicTable {
 
     /// Changes what the entries may count for, and evicts (RFC 7541 §4.3).
     pub fn set_max_size(&mut self, max_size: usize) {
+        self.version = self.version.wrapping_add(1);
         self.max_size = max_size;
         self.evict_to(max_size);
     }
@@ -243,7 +251,9 @@ impl DynamicTable {
         }
     }
 
+    /// Makes room for an entry; whether there can be any.
     fn fits(&mut self, entry: Entry) -> bool {
+        self.version = self.version.wrapping_add(1);
         let fits = entry.size() <= self.max_size;
         if !fits {
             self.evict_to(0);
