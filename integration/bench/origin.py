@@ -117,8 +117,12 @@ class Origin:
                     raise RuntimeError(f"nginx doesn't answer on port {self.port}: {log[-500:]}") from None
                 time.sleep(0.02)
 
+    @property
+    def pids(self) -> list[int]:
+        return [self.nginx.pid, *children(self.nginx.pid), self.services.pid]
+
     def cpu_seconds(self) -> float:
-        return cpu_seconds([self.nginx.pid, *children(self.nginx.pid), self.services.pid])
+        return cpu_seconds(self.pids)
 
     def stop(self) -> None:
         for process in (self.nginx, self.services):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from processes import Client, resident_bytes, run
+from processes import Client, apart, resident_bytes, run
 from rounds import FULL, MIB, Bench, Failed, Meter, Sample, progress
 from ways import (
     DECIDED,
@@ -93,13 +93,18 @@ def connections(bench: Bench) -> None:
 
 
 def decision(bench: Bench) -> None:
-    """1 KiB GET over plain HTTP, 32 connections: what deciding costs the near Envoy, which alone is measured here."""
+    """1 KiB GET over plain HTTP, 32 connections: what deciding costs the near Envoy, which alone is measured here, on a CPU
+    of its own."""
 
     def measure(way: Way) -> Sample:
         return small_requests(bench, way, path="/small", connections=32)
 
     with bench.running("decision", (UNDECIDED, *DECIDED)) as ways:
-        bench.interleave("decision", ways, measure, bench.effort.rounds, warm_up=measure)
+        pids = [pid for way in ways for pid in way.pids]
+        with apart(pids, bench.setting.origin.pids) as is_apart:
+            if not is_apart:
+                progress("decision: there is one CPU alone, so the numbers are those of all that runs on it")
+            bench.interleave("decision", ways, measure, bench.effort.rounds, warm_up=measure)
     samples = bench.results.samples.get("decision", {})
     for kind in DECIDED:
         for mine, other in zip(samples.get(kind.name, []), samples.get(UNDECIDED.name, [])):
