@@ -189,7 +189,20 @@ impl HeaderList {
 
 /// A token in lower case (RFC 9110 §5.1, RFC 9113 §8.2.1).
 fn is_name(name: &[u8]) -> bool {
-    let allowed = |byte: &u8| is_token_byte(byte) && !byte.is_ascii_uppercase();
+    /// By byte: every byte of every field's name is looked up.
+    const ALLOWED: [bool; 256] = {
+        let mut allowed = [false; 256];
+        let mut byte = 0_u8;
+        while byte < 128 {
+            #[expect(clippy::indexing_slicing, clippy::as_conversions, reason = "not at run time")]
+            {
+                allowed[byte as usize] = is_token_byte(&byte) && !byte.is_ascii_uppercase();
+            }
+            byte = byte.saturating_add(1);
+        }
+        allowed
+    };
+    let allowed = |byte: &u8| ALLOWED.get(usize::from(*byte)).copied().unwrap_or_default();
     !name.is_empty() && name.iter().all(allowed)
 }
 

@@ -32,6 +32,9 @@ const SEEN: usize = 512;
 /// Longer names and values are never entered: hashing them costs more than copying, and they push out many.
 const LONGEST_ENTERED: usize = 512;
 
+/// Entries of the static table behind this one have an empty value.
+const LAST_STATIC_VALUE: u8 = 16;
+
 impl Encoder {
     /// An encoder for a receiver with the default table size.
     pub fn new() -> Self {
@@ -80,7 +83,10 @@ impl Encoder {
         if sensitive {
             return literal(0x10, 0x0f, name_index, field, out);
         }
-        if let Some(index) = name_index.and_then(|first| static_pair(first, name, value)) {
+        if let Some(first) = name_index
+            && (first <= LAST_STATIC_VALUE || value.is_empty())
+            && let Some(index) = static_pair(first, name, value)
+        {
             return integer::encode(0x80, 0x7f, index, out);
         }
         let size = name.len().saturating_add(value.len());
