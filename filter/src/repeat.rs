@@ -28,7 +28,7 @@ pub(crate) struct Last<K> {
 }
 
 impl<K: PartialEq> Last<K> {
-    /// Longer ones aren't kept, bytes: they hold literals, and literals seldom come again.
+    /// Bytes. Longer lists aren't kept: they hold literals, and literals seldom come again.
     const MOST: usize = 256;
 
     pub(crate) const fn new() -> Self {

@@ -33,13 +33,13 @@ def _allow(pid: int, cpus: set[int]) -> None:
     for task in Path(f"/proc/{pid}/task").iterdir():
         try:
             os.sched_setaffinity(int(task.name), cpus)
-        except ProcessLookupError:
+        except (ProcessLookupError, FileNotFoundError):
             pass  # a thread that has just ended
 
 
 @contextmanager
 def apart(pids: list[int], others: list[int]):
-    """Has `pids` run on one CPU, and `others`, this process and what it starts on the rest; yields whether there is a rest.
+    """Has `pids` run on one CPU to their end, and `others`, this process and what it starts on the rest, if there is one.
 
     What else would run in between leaves its data in the caches, which costs a process more than what is to be measured.
     """
@@ -50,7 +50,7 @@ def apart(pids: list[int], others: list[int]):
             for cpus, some in (({first}, pids), (set(rest), [*others, os.getpid()])):
                 for pid in some:
                     _allow(pid, cpus)
-        yield bool(rest)
+        yield
     finally:
         for pid in (*others, os.getpid()):
             _allow(pid, allowed)

@@ -101,9 +101,7 @@ def decision(bench: Bench) -> None:
 
     with bench.running("decision", (UNDECIDED, *DECIDED)) as ways:
         pids = [pid for way in ways for pid in way.pids]
-        with apart(pids, bench.setting.origin.pids) as is_apart:
-            if not is_apart:
-                progress("decision: there is one CPU alone, so the numbers are those of all that runs on it")
+        with apart(pids, bench.setting.origin.pids):
             bench.interleave("decision", ways, measure, bench.effort.rounds, warm_up=measure)
     samples = bench.results.samples.get("decision", {})
     for kind in DECIDED:

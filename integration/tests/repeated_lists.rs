@@ -73,7 +73,7 @@ impl Tunnel {
         }
     }
 
-    /// The header lists that the server has got.
+    /// The header lists that a codec has got since it was last asked.
     fn arrived(codec: &mut Codec) -> Vec<(u32, Fields)> {
         let lists = codec.received.drain(..).filter_map(|frame| match frame {
             Frame::Headers { stream, fields, .. } => Some((stream, fields)),

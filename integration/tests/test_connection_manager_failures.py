@@ -44,6 +44,20 @@ def test_far_envoy_killed_again_and_again_under_load(loop, adaptive):
     one.pair.far.expected_to_be_dead = False
 
 
+def test_a_request_that_was_sent_again_speaks_against_its_tunnel(loop, adaptive):
+    """Its client notices nothing, and no probe is due: only the number of attempts tells, once the request is over."""
+    one = adaptive(probe={"cluster": "tunnel", "interval_ms": 3_600_000, "timeout_ms": 1000}, jitter_percent=0)
+    one.pair.far.expected_to_be_dead = True
+    loop(one.until("websocket up"))
+    loop(asyncio.to_thread(one.pair.far.kill))
+    answer = loop(one.load.request("GET", "/again"))
+    assert (answer.status, answer.decision) == (200, "websocket up")
+    one.wait(lambda: one.metric("tunnel_requests_failed") == 1)
+    answer = loop(one.load.request("GET", "/next"))
+    assert answer.status == 200 and answer.decision in ("http suspect", "http backoff"), answer
+    one.pair.far.expected_to_be_dead = False
+
+
 @pytest.mark.parametrize("drain", ["/drain_listeners", "/drain_listeners?graceful"])
 def test_far_envoy_drained_under_load(loop, adaptive, drain):
     one = adaptive()
