@@ -71,62 +71,37 @@ pub const STATIC: [(&[u8], &[u8]); 61] = [
 
 /// The lowest index that `name` has in [`STATIC`]. Entries of one name stand together.
 pub fn static_name(name: &[u8]) -> Option<u8> {
-    let index = match name {
-        b":authority" => 1,
-        b":method" => 2,
-        b":path" => 4,
-        b":scheme" => 6,
-        b":status" => 8,
-        b"accept-charset" => 15,
-        b"accept-encoding" => 16,
-        b"accept-language" => 17,
-        b"accept-ranges" => 18,
-        b"accept" => 19,
-        b"access-control-allow-origin" => 20,
-        b"age" => 21,
-        b"allow" => 22,
-        b"authorization" => 23,
-        b"cache-control" => 24,
-        b"content-disposition" => 25,
-        b"content-encoding" => 26,
-        b"content-language" => 27,
-        b"content-length" => 28,
-        b"content-location" => 29,
-        b"content-range" => 30,
-        b"content-type" => 31,
-        b"cookie" => 32,
-        b"date" => 33,
-        b"etag" => 34,
-        b"expect" => 35,
-        b"expires" => 36,
-        b"from" => 37,
-        b"host" => 38,
-        b"if-match" => 39,
-        b"if-modified-since" => 40,
-        b"if-none-match" => 41,
-        b"if-range" => 42,
-        b"if-unmodified-since" => 43,
-        b"last-modified" => 44,
-        b"link" => 45,
-        b"location" => 46,
-        b"max-forwards" => 47,
-        b"proxy-authenticate" => 48,
-        b"proxy-authorization" => 49,
-        b"range" => 50,
-        b"referer" => 51,
-        b"refresh" => 52,
-        b"retry-after" => 53,
-        b"server" => 54,
-        b"set-cookie" => 55,
-        b"strict-transport-security" => 56,
-        b"transfer-encoding" => 57,
-        b"user-agent" => 58,
-        b"vary" => 59,
-        b"via" => 60,
-        b"www-authenticate" => 61,
-        _ => return None,
+    let index = NAMES.get(usize::from(name_place(name)?)).copied()?;
+    let (known, _) = STATIC.get(usize::from(index).checked_sub(1)?)?;
+    (*known == name).then_some(index)
+}
+
+/// The lowest index of each name of [`STATIC`], 0 where there is none: by [`name_place`].
+const NAMES: [u8; 256] = {
+    let mut names = [0; 256];
+    let mut index = STATIC.len();
+    while index > 0 {
+        #[expect(clippy::indexing_slicing, clippy::as_conversions, reason = "not at run time")]
+        if let Some(place) = name_place(STATIC[index - 1].0) {
+            names[place as usize] = index as u8;
+        }
+        index = index.saturating_sub(1);
+    }
+    names
+};
+
+/// Another one for each name of the static table, found by trial; a test looks at all of them.
+const fn name_place(name: &[u8]) -> Option<u8> {
+    let (Some(&first), Some(&last)) = (name.first(), name.last()) else {
+        return None;
     };
-    Some(index)
+    let [length, ..] = name.len().to_le_bytes();
+    Some(
+        length
+            .wrapping_mul(13)
+            .wrapping_add(first)
+            .wrapping_add(last.wrapping_mul(8)),
+    )
 }
 
 /// An entry's place in the buffer of its table.
