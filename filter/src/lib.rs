@@ -13,6 +13,7 @@
 //!
 //! The wire protocol is described in `filter/PROTOCOL.md`.
 
+mod bytes;
 pub mod cbor;
 pub mod config;
 pub mod config_reader;
@@ -20,6 +21,7 @@ pub mod connection_manager;
 pub mod converter;
 pub mod error;
 pub mod http2;
+mod known_strings;
 pub mod message;
 #[cfg(target_arch = "wasm32")]
 mod plugin;

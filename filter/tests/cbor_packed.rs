@@ -98,6 +98,49 @@ fn many_runs_end_in_text() {
     assert!(matches!(pieces.last(), Some(Value::Text(_))));
 }
 
+#[test]
+fn values_that_come_again_are_written_as_before() {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut state = 1_u32;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as usize % below
+    };
+    // Each with others of the same length that differ in one byte, wherever that is.
+    let mut values = Vec::new();
+    for round in 0..40 {
+        let length = 1 + random(if round % 4 == 0 { 5_000 } else { 400 });
+        let mut value: Vec<u8> = (0..length).map(|_| ALPHABET[random(64)]).collect();
+        value[random(length)] = b".; \xe9"[round % 4];
+        for _ in 0..3 {
+            let mut other = value.clone();
+            other[random(length)] = b'!';
+            values.push(other);
+        }
+        values.push(value);
+    }
+    let carried: Vec<_> = values.iter().map(|value| carry(value).0).collect();
+    let mut encoder = Encoder::new(&Arc::new(FieldPolicy::default()));
+    let mut decoder = Decoder::new(&Limits::default());
+    let mut model = Model::default();
+    for _ in 0..2_000 {
+        let sent = random(values.len());
+        let message = Owned::Trailers {
+            stream: 0,
+            fields: vec![(b"a".to_vec(), values[sent].clone(), true)],
+        };
+        let bytes = message.encode(&mut encoder);
+        let received = decode_all(&mut decoder, &bytes).unwrap();
+        assert_same(&message, &received[0]);
+        assert_eq!(model.decode(&bytes), received);
+        let written: Value = ciborium::from_reader(&bytes[..]).unwrap();
+        assert_eq!(
+            written.as_array().unwrap()[2].as_array().unwrap()[1],
+            carried[sent]
+        );
+    }
+}
+
 proptest! {
     #[test]
     fn nothing_gets_longer_or_changes(

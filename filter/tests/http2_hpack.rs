@@ -546,3 +546,67 @@ fn both_tables_stay_the_same_over_many_blocks() {
     }
     assert!(indexed > 500, "the table is of use: {indexed}");
 }
+
+/// Letters whose Huffman codes are their places in this row, in five bits (RFC 7541 appendix B).
+const FIVE_BITS: &[u8; 10] = b"012aceiost";
+
+/// Appends an `authorization` that is never indexed, Huffman coded; for texts of [`FIVE_BITS`], in groups of eight.
+fn coded_literal(text: &[u8], out: &mut Vec<u8>) {
+    assert!(text.len().is_multiple_of(8));
+    out.extend([0x1f, 23 - 15]);
+    integer::encode(0x80, 0x7f, text.len() / 8 * 5, out);
+    for group in text.chunks(8) {
+        let bits = group.iter().fold(0_u64, |bits, letter| {
+            let code = FIVE_BITS.iter().position(|other| other == letter).unwrap();
+            bits << 5 | code as u64
+        });
+        out.extend(&bits.to_be_bytes()[3..]);
+    }
+}
+
+#[test]
+fn long_strings_that_come_again_stay_what_they_are() {
+    let mut state = 1_u32;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as usize % below
+    };
+    // Each with another one of the same length that differs in one letter, wherever that is.
+    let mut texts = Vec::new();
+    for _ in 0..60 {
+        let groups = 1 + random(if texts.len() % 4 == 0 { 700 } else { 60 });
+        let text: Vec<u8> = (0..groups * 8).map(|_| FIVE_BITS[random(9)]).collect();
+        for _ in 0..3 {
+            let mut other = text.clone();
+            other[random(text.len())] = b't';
+            texts.push(other);
+        }
+        texts.push(text);
+    }
+    let mut decoder = Decoder::new();
+    for _ in 0..1_500 {
+        let mut block = Vec::new();
+        let sent: Vec<_> = (0..3).map(|_| &texts[random(texts.len())]).collect();
+        sent.iter().for_each(|text| coded_literal(text, &mut block));
+        let received = decode(&mut decoder, &block).unwrap();
+        for (field, text) in received.iter().zip(&sent) {
+            assert_eq!(field.1.as_bytes(), **text);
+            assert!(field.2);
+        }
+        assert_eq!(received.len(), sent.len());
+    }
+}
+
+#[test]
+fn a_long_string_that_is_none_is_refused_each_time() {
+    let mut block = Vec::new();
+    coded_literal(&[b'a'; 160], &mut block);
+    let mut broken = block.clone();
+    // EOS, thirty bits of ones, in the middle.
+    broken[50..60].fill(0xff);
+    let mut decoder = Decoder::new();
+    for _ in 0..3 {
+        assert_eq!(decode(&mut decoder, &broken), Err(Error::Hpack));
+        assert_eq!(decode(&mut decoder, &block).unwrap()[0].1.as_bytes(), [b'a'; 160]);
+    }
+}

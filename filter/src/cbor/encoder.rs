@@ -9,6 +9,7 @@ use super::packed;
 use super::typed::Typed;
 use super::{AUTHORITY, METHODS, PATH, SCHEMES, is_hop_setting, message_type};
 use crate::config::FieldPolicy;
+use crate::known_strings::KnownStrings;
 use crate::message::{Field, Fields, Message, RequestHead, Settings, WireId};
 use crate::repeat::{Last, Revision};
 
@@ -25,6 +26,7 @@ pub struct Encoder {
     authority: PseudoPolicy,
     path: PseudoPolicy,
     last: Last<Revision>,
+    known: KnownStrings,
 }
 
 /// Whether and how often the values of a pseudo-header field enter.
@@ -54,6 +56,7 @@ impl Encoder {
             authority: pseudo(AUTHORITY),
             path: pseudo(PATH),
             last: Last::new(),
+            known: KnownStrings::new(),
         }
     }
 
@@ -251,7 +254,7 @@ impl Encoder {
         let entry = Entry { name, value };
         if !may_enter || (sensitive && !self.policy.may_enter_if_sensitive(name)) {
             self.name(name, name_hash, known, may_enter, out);
-            packed::write(value, out);
+            packed::write(value, &mut self.known, out);
             return 2;
         }
         let hash = hash(&[name, value]);
@@ -281,7 +284,7 @@ impl Encoder {
             }
             (Some(typed), false) => typed.write(out),
             (None, true) => write_string(out, major::TEXT, value),
-            (None, false) => packed::write(value, out),
+            (None, false) => packed::write(value, &mut self.known, out),
         }
         2
     }

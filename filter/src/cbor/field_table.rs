@@ -3,6 +3,7 @@
 //! Encoder and decoder hold the same state and change it in the same way, so everything here is decided
 //! by PROTOCOL.md. Memory is bounded and reused: nothing is allocated once the rings have gone round.
 
+use crate::bytes::equal;
 use crate::error::Error;
 use crate::message::FIELD_OVERHEAD;
 
@@ -25,11 +26,18 @@ pub(super) const fn charge(name: usize, value: usize) -> usize {
 }
 
 /// A name and its value, as the field table holds them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Entry<'t> {
     /// A field name, `:authority` or `:path`.
     pub(super) name: &'t [u8],
     pub(super) value: &'t [u8],
+}
+
+impl Entry<'_> {
+    /// Whether it is the same pair.
+    pub(super) fn is(self, other: Entry<'_>) -> bool {
+        equal(self.name, other.name) && equal(self.value, other.value)
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default)]

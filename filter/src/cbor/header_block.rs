@@ -7,6 +7,7 @@ use super::typed::Typed;
 use super::{AUTHORITY, METHODS, PATH, SCHEMES};
 use crate::config::Limits;
 use crate::error::Error;
+use crate::known_strings::KnownStrings;
 use crate::message::{FIELD_OVERHEAD, Fields, RequestHead};
 
 /// Decodes header lists, keeps the tables of its direction, and lends out what was decoded last.
@@ -18,6 +19,7 @@ pub(super) struct HeaderBlock {
     fields: Fields,
     /// The packed value that was read last; its room stays, as that of `fields` does.
     packed: Vec<u8>,
+    known: KnownStrings,
 }
 
 impl HeaderBlock {
@@ -29,6 +31,7 @@ impl HeaderBlock {
             pseudo: Pseudo::default(),
             fields: Fields::new(),
             packed: Vec::new(),
+            known: KnownStrings::new(),
         }
     }
 
@@ -226,6 +229,7 @@ impl HeaderBlock {
             budget,
             fields,
             packed,
+            known,
             ..
         } = self;
         let name = match name {
@@ -249,7 +253,7 @@ impl HeaderBlock {
             Item::Text(value) => (value, true, false),
             Item::Bytes(value) => (value, false, true),
             Item::Tag(packed::TAG_BASE64URL) => {
-                packed::read(items, packed, budget.bytes)?;
+                packed::read(items, known, packed, budget.bytes)?;
                 (packed.as_slice(), false, true)
             }
             Item::Array(1) => {

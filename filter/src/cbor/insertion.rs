@@ -9,6 +9,8 @@ use std::hash::{BuildHasher, Hasher};
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
+use crate::bytes::equal;
+
 use super::field_table::{Entry, FieldTable, MAX_ENTRY, MAX_NAME, NameTable, SLOTS, charge};
 
 /// Twice what the rings hold, so that an index which has seen many removals is put in order in place and
@@ -41,7 +43,9 @@ impl Entries {
     #[inline]
     pub(super) fn find(&self, entry: Entry<'_>, hash: u64) -> Option<u8> {
         self.index
-            .find(hash, |slot| self.table.get(*slot) == Some(entry))
+            .find(hash, |slot| {
+                self.table.get(*slot).is_some_and(|known| known.is(entry))
+            })
             .copied()
     }
 
@@ -97,7 +101,9 @@ impl Names {
     #[inline]
     pub(super) fn find(&self, name: &[u8], hash: u64) -> Option<u8> {
         self.index
-            .find(hash, |slot| self.table.get(*slot) == Some(name))
+            .find(hash, |slot| {
+                self.table.get(*slot).is_some_and(|known| equal(known, name))
+            })
             .copied()
     }
 

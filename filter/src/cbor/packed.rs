@@ -6,6 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::item::{Item, Items, length, major, write_head, write_string};
 use crate::error::Error;
+use crate::known_strings::KnownStrings;
 
 /// "Expected later encoding: base64url" of the byte strings in it (RFC 8949 §3.4.5.2).
 pub(super) const TAG_BASE64URL: u64 = 21;
@@ -18,12 +19,19 @@ const QUANTUM: usize = 4;
 const MAX_PIECES: u8 = 23;
 
 /// Appends a value that doesn't enter the table: packed where that is shorter, as bytes otherwise.
-pub(super) fn write(value: &[u8], out: &mut Vec<u8>) {
+pub(super) fn write(value: &[u8], known: &mut KnownStrings, out: &mut Vec<u8>) {
+    let written = known.make(value, out, write_unknown);
+    debug_assert_eq!(written, Ok(()));
+}
+
+/// Never fails.
+fn write_unknown(value: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
     let start = out.len();
     if !write_pieces(value, out) {
         out.truncate(start);
         write_string(out, major::BYTES, value);
     }
+    Ok(())
 }
 
 /// Appends a value in pieces; false where nothing is gained by it, and `out` then has to be cut back.
@@ -93,7 +101,12 @@ fn write_decoded(run: &[u8], out: &mut Vec<u8>) -> bool {
 ///
 /// # Errors
 /// [`Error::MessageForm`] for anything that isn't one; [`Error::HeaderListTooBig`] for one of more than `most` bytes.
-pub(super) fn read(items: &mut Items<'_>, value: &mut Vec<u8>, most: usize) -> Result<(), Error> {
+pub(super) fn read(
+    items: &mut Items<'_>,
+    known: &mut KnownStrings,
+    value: &mut Vec<u8>,
+    most: usize,
+) -> Result<(), Error> {
     value.clear();
     for _ in 0..items.array()? {
         let piece = items.item()?;
@@ -116,12 +129,21 @@ pub(super) fn read(items: &mut Items<'_>, value: &mut Vec<u8>, most: usize) -> R
             value.extend_from_slice(bytes);
             continue;
         }
-        value.resize(end, 0);
-        let place = value.get_mut(start..).unwrap_or_default();
-        URL_SAFE_NO_PAD
-            .encode_slice(bytes, place)
-            .map_err(|_| Error::MessageForm)?;
+        known.make(bytes, value, format)?;
     }
+    Ok(())
+}
+
+/// Appends the base64url of `bytes`.
+fn format(bytes: &[u8], value: &mut Vec<u8>) -> Result<(), Error> {
+    let start = value.len();
+    // Below the largest message, so that neither overflows.
+    let formatted = bytes.len().saturating_mul(4).div_ceil(3);
+    value.resize(start.saturating_add(formatted), 0);
+    let place = value.get_mut(start..).unwrap_or_default();
+    URL_SAFE_NO_PAD
+        .encode_slice(bytes, place)
+        .map_err(|_| Error::MessageForm)?;
     Ok(())
 }
 

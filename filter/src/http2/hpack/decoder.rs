@@ -3,6 +3,7 @@
 use super::table::{DynamicTable, STATIC};
 use super::{TABLE_BYTES, huffman, integer};
 use crate::error::Error;
+use crate::known_strings::KnownStrings;
 use crate::message::Field;
 
 /// Decodes the header blocks of one direction of a connection, in order.
@@ -14,6 +15,7 @@ pub struct Decoder {
     /// Huffman coded strings, decoded; reused.
     name: Vec<u8>,
     value: Vec<u8>,
+    known: KnownStrings,
 }
 
 impl Decoder {
@@ -29,6 +31,7 @@ impl Decoder {
             max_table_size,
             name: Vec::new(),
             value: Vec::new(),
+            known: KnownStrings::new(),
         }
     }
 
@@ -84,10 +87,10 @@ impl Decoder {
     ) -> Result<(), Error> {
         let index = integer::decode(mask, block)?;
         let new_name = match index {
-            0 => Some(string(block, &mut self.name)?),
+            0 => Some(string(block, &mut self.known, &mut self.name)?),
             _ => None,
         };
-        let value = string(block, &mut self.value)?;
+        let value = string(block, &mut self.known, &mut self.value)?;
         let name = match new_name {
             Some(name) => name,
             None => entry(&self.table, index)?.0,
@@ -140,7 +143,11 @@ fn entry(table: &DynamicTable, index: usize) -> Result<(&[u8], &[u8]), Error> {
 }
 
 /// Takes a string from the front of `block` (§5.2): as it lies there, or decoded into `scratch`.
-fn string<'s, 'b: 's>(block: &mut &'b [u8], scratch: &'s mut Vec<u8>) -> Result<&'s [u8], Error> {
+fn string<'s, 'b: 's>(
+    block: &mut &'b [u8],
+    known: &mut KnownStrings,
+    scratch: &'s mut Vec<u8>,
+) -> Result<&'s [u8], Error> {
     let huffman = block.first().is_some_and(|first| first & 0x80 != 0);
     let length = integer::decode(0x7f, block)?;
     let (string, rest) = block.split_at_checked(length).ok_or(Error::Hpack)?;
@@ -149,6 +156,6 @@ fn string<'s, 'b: 's>(block: &mut &'b [u8], scratch: &'s mut Vec<u8>) -> Result<
         return Ok(string);
     }
     scratch.clear();
-    huffman::decode(string, scratch)?;
+    known.make(string, scratch, huffman::decode)?;
     Ok(scratch)
 }

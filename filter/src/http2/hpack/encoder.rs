@@ -2,6 +2,7 @@
 
 use super::table::{DynamicTable, STATIC, static_name};
 use super::{TABLE_BYTES, integer};
+use crate::bytes::equal;
 use crate::message::{FIELD_OVERHEAD, Field};
 
 /// Encodes the header blocks of one direction of a connection, in order.
@@ -103,7 +104,9 @@ impl Encoder {
             return literal(0x00, 0x0f, name_index, field, out);
         }
         if let Some(position) = seen.entered.and_then(|entered| position(&self.table, entered))
-            && self.table.get(position) == Some((name, value))
+            && let Some(known) = self.table.get(position)
+            && equal(known.0, name)
+            && equal(known.1, value)
         {
             let index = position.saturating_add(STATIC.len()).saturating_add(1);
             return integer::encode(0x80, 0x7f, index, out);
