@@ -10,28 +10,38 @@ use crate::error::Error;
 /// Appends what becomes of a string: always the same of the same.
 type Make = fn(&[u8], &mut Vec<u8>) -> Result<(), Error>;
 
-/// Strings of late, and what was made of them. Of those with the same place, the last one stays.
-#[derive(Debug, Default)]
+/// Strings of late, and what was made of them: room for those of some twenty clients.
+#[derive(Debug)]
 pub(crate) struct KnownStrings {
+    /// By a few of their bytes; of those with the same place, the last one stays.
     places: Vec<Known>,
+    /// Strings, each with what was made of it behind it. When there is no more room, all are forgotten.
+    store: Vec<u8>,
 }
 
-#[derive(Debug, Default, Clone)]
+/// Lengths, and where it lies in the store; an empty string is none.
+#[derive(Debug, Default, Clone, Copy)]
 struct Known {
-    string: Vec<u8>,
-    made: Vec<u8>,
+    start: usize,
+    string: usize,
+    made: usize,
 }
 
 impl KnownStrings {
-    /// How many are kept; a power of two.
-    const PLACES: usize = 16;
+    /// A power of two, and several times as many as there is room for, so that few have the same.
+    const PLACES: usize = 256;
+    /// Bytes in the store, at most.
+    const STORE_BYTES: usize = 64 * 1024;
     /// Shorter strings are converted as fast as they are found, bytes.
     const SHORTEST: usize = 64;
-    /// Longer ones aren't kept, and none of which more was made, bytes.
-    const LONGEST: usize = 3072;
+    /// Longer ones aren't kept, bytes, nor those that become longer than this.
+    const LONGEST: usize = 4096;
 
     pub(crate) const fn new() -> Self {
-        Self { places: Vec::new() }
+        Self {
+            places: Vec::new(),
+            store: Vec::new(),
+        }
     }
 
     /// Appends what `make` makes of a string, or what it has made of it before.
@@ -42,29 +52,43 @@ impl KnownStrings {
         let Some(place) = Self::place(string) else {
             return make(string, out);
         };
-        if self.places.is_empty() {
-            self.places.resize(Self::PLACES, Known::default());
-        }
-        let Some(known) = self.places.get_mut(place) else {
-            return make(string, out);
-        };
-        if equal(&known.string, string) {
-            out.extend_from_slice(&known.made);
+        if let Some(made) = self.find(place, string) {
+            out.extend_from_slice(made);
             return Ok(());
         }
         let start = out.len();
         make(string, out)?;
         let made = out.get(start..).unwrap_or_default();
         if made.len() <= Self::LONGEST {
-            // All at once, so that nothing is allocated in the steady state.
-            known.string.clear();
-            known.string.reserve(Self::LONGEST);
-            known.string.extend_from_slice(string);
-            known.made.clear();
-            known.made.reserve(Self::LONGEST);
-            known.made.extend_from_slice(made);
+            self.keep(place, string, made);
         }
         Ok(())
+    }
+
+    fn find(&self, place: usize, string: &[u8]) -> Option<&[u8]> {
+        let known = self.places.get(place)?;
+        let (kept, rest) = self.store.get(known.start..)?.split_at_checked(known.string)?;
+        let made = rest.get(..known.made)?;
+        equal(kept, string).then_some(made)
+    }
+
+    fn keep(&mut self, place: usize, string: &[u8], made: &[u8]) {
+        let length = string.len().saturating_add(made.len());
+        if self.places.is_empty() || self.store.len().saturating_add(length) > Self::STORE_BYTES {
+            self.places.clear();
+            self.places.resize(Self::PLACES, Known::default());
+            self.store.clear();
+            self.store.reserve_exact(Self::STORE_BYTES);
+        }
+        if let Some(known) = self.places.get_mut(place) {
+            *known = Known {
+                start: self.store.len(),
+                string: string.len(),
+                made: made.len(),
+            };
+            self.store.extend_from_slice(string);
+            self.store.extend_from_slice(made);
+        }
     }
 
     /// By a few of its bytes: behind what tokens of one issuer and cookies of one application begin with, in the middle,
@@ -77,8 +101,12 @@ impl KnownStrings {
         // The last byte of a Huffman coded string may hold padding.
         let places = [8, string.len().wrapping_shr(1), string.len().checked_sub(9)?];
         let mixed = places.into_iter().try_fold(0_u64, |mixed, at| {
-            Some((mixed ^ word(at)?).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+            Some(
+                (mixed ^ word(at)?)
+                    .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                    .rotate_left(32),
+            )
         })?;
-        usize::try_from(mixed.wrapping_shr(60)).ok()
+        Some(usize::try_from(mixed & 0xff).unwrap_or_default())
     }
 }
