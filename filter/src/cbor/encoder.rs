@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::field_table::Entry;
 use super::insertion::{Balance, Entries, Names, Seen, hash, may_be_entry};
-use super::item::{length, major, write_bool, write_head, write_null, write_string};
+use super::item::{Items, TRUE_BYTE, length, major, write_bool, write_head, write_null, write_string};
 use super::packed;
 use super::typed::Typed;
 use super::{AUTHORITY, METHODS, PATH, SCHEMES, is_hop_setting, message_type};
@@ -344,6 +344,22 @@ fn write_known(out: &mut Vec<u8>, names: &[&[u8]], value: &[u8]) {
     match names.iter().position(|name| *name == value) {
         Some(code) => write_head(out, major::UINT, length(code)),
         None => write_string(out, major::TEXT, value),
+    }
+}
+
+/// Sets the end of a data message as an [`Encoder`] has written it; false if it is something else.
+pub fn end_data(message: &mut [u8]) -> bool {
+    let mut items = Items::new(message);
+    let is_data = matches!(items.array(), Ok(4))
+        && matches!(items.uint(), Ok(message_type::DATA))
+        && items.uint::<u16>().is_ok();
+    let before = message.len().saturating_sub(items.rest().len());
+    match message.get_mut(before) {
+        Some(end) if is_data => {
+            *end = TRUE_BYTE;
+            true
+        }
+        _ => false,
     }
 }
 

@@ -23,6 +23,9 @@ const FALSE: u64 = 20;
 const TRUE: u64 = 21;
 const NULL: u64 = 22;
 
+/// `true` as it is written.
+pub(super) const TRUE_BYTE: u8 = major::SIMPLE | 21;
+
 /// Longest head, bytes.
 pub(super) const MAX_HEAD: usize = 9;
 

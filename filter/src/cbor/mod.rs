@@ -19,7 +19,7 @@ mod scanner;
 mod typed;
 
 pub use decoder::Decoder;
-pub use encoder::Encoder;
+pub use encoder::{Encoder, end_data};
 
 /// First item of each message.
 mod message_type {

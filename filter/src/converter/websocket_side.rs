@@ -26,12 +26,22 @@ pub struct WebSocketSide {
     encoder: cbor::Encoder,
     out: Vec<u8>,
     open: Option<OpenMessage>,
+    data: Option<LastData>,
     /// Payloads of Pings that haven't been answered, oldest first; `None` for an echo.
     pings: VecDeque<Option<[u8; 8]>>,
     /// Initial windows that the other end hasn't acknowledged, oldest first.
     unacknowledged: VecDeque<Option<u32>>,
     pong: Option<ControlPayload>,
     close: Close,
+}
+
+/// The data that was written last, if nothing has been written since.
+#[derive(Debug, Clone, Copy)]
+struct LastData {
+    stream: WireId,
+    /// Where its message begins and ends in the output.
+    start: usize,
+    end: usize,
 }
 
 /// How far this side's Close frame has come.
@@ -50,6 +60,7 @@ impl WebSocketSide {
             encoder,
             out: Vec::new(),
             open: None,
+            data: None,
             pings: VecDeque::new(),
             unacknowledged: VecDeque::new(),
             pong: None,
@@ -78,6 +89,7 @@ impl WebSocketSide {
 
     /// Ends the WebSocket message; one with nothing in it is never sent.
     pub fn finish(&mut self, keys: &mut dyn MaskKeys, counts: &mut Counts) {
+        self.data = None;
         if let Some(open) = self.open.take() {
             if self.writer.payload_len(&open, &self.out) > 0 {
                 counts.messages_out = counts.messages_out.wrapping_add(1);
@@ -116,6 +128,9 @@ impl WebSocketSide {
     }
 
     fn send_whole(&mut self, message: Message<'_, WireId>, keys: &mut dyn MaskKeys, counts: &mut Counts) {
+        if self.ends_last_data(&message) {
+            return;
+        }
         let most = most_encoded(&message);
         let written = self
             .open
@@ -127,11 +142,36 @@ impl WebSocketSide {
         }
         let start = self.out.len();
         self.encoder.encode(&message, &mut self.out);
+        self.data = match message {
+            Message::Data { stream, .. } => Some(LastData {
+                stream,
+                start,
+                end: self.out.len(),
+            }),
+            _ => None,
+        };
         if let Some(before) = header_bytes(&message) {
             let after = u64::try_from(self.out.len().saturating_sub(start)).unwrap_or(u64::MAX);
             counts.header_bytes_before = counts.header_bytes_before.wrapping_add(before);
             counts.header_bytes_after = counts.header_bytes_after.wrapping_add(after);
         }
+    }
+
+    /// The end of a body is often told after its last byte, in a frame of its own: then that byte's message tells it.
+    fn ends_last_data(&mut self, message: &Message<'_, WireId>) -> bool {
+        let Message::Data {
+            stream,
+            end: true,
+            payload: [],
+        } = message
+        else {
+            return false;
+        };
+        let last = self
+            .data
+            .filter(|last| last.stream == *stream && last.end == self.out.len());
+        let data = last.and_then(|last| self.out.get_mut(last.start..));
+        data.is_some_and(cbor::end_data)
     }
 
     /// The codec's PING, as a Ping between two WebSocket messages. Of too many the oldest is

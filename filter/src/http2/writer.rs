@@ -23,6 +23,16 @@ pub struct Writer {
     /// What the receiver has announced, until [`Message::Ack`] tells it that this is known.
     unacknowledged: VecDeque<Announced>,
     last: Last<Revision>,
+    data: Option<LastData>,
+}
+
+/// The DATA frame that was written last, if nothing has been written since and more data may follow.
+#[derive(Debug, Clone, Copy)]
+struct LastData {
+    stream: Http2Id,
+    /// Where it begins and ends in the output.
+    start: usize,
+    end: usize,
 }
 
 /// The settings of a receiver that count here, bytes.
@@ -44,6 +54,7 @@ impl Writer {
             encoder: Encoder::new(),
             unacknowledged: VecDeque::new(),
             last: Last::new(),
+            data: None,
         }
     }
 
@@ -51,6 +62,7 @@ impl Writer {
     /// receiver's frames may be, none for an empty piece of data that ends nothing.
     pub fn message(&mut self, message: &Message<'_, Http2Id>, out: &mut Vec<u8>) {
         self.preface(out);
+        let data = self.data.take();
         match *message {
             Message::Request { stream, end, head } => {
                 let start = self.begin_block(out);
@@ -74,7 +86,12 @@ impl Writer {
                 self.fields(fields, out);
                 self.end_block(start, stream, true, out);
             }
-            Message::Data { stream, end, payload } => self.data(stream, end, payload, out),
+            Message::Data { stream, end, payload } => {
+                let payload = self.more_data(data, stream, end, payload, out);
+                if let Some(payload) = payload {
+                    self.data(stream, end, payload, out);
+                }
+            }
             Message::Reset { stream, code } => {
                 frame(Kind::ResetStream, 0, stream.0, &code.to_be_bytes(), out);
             }
@@ -100,12 +117,14 @@ impl Writer {
     /// Appends a PING.
     pub fn ping(&mut self, opaque: [u8; 8], out: &mut Vec<u8>) {
         self.preface(out);
+        self.data = None;
         frame(Kind::Ping, 0, 0, &opaque, out);
     }
 
     /// Appends a PING with ACK.
     pub fn ping_ack(&mut self, opaque: [u8; 8], out: &mut Vec<u8>) {
         self.preface(out);
+        self.data = None;
         frame(Kind::Ping, flag::ACK, 0, &opaque, out);
     }
 
@@ -161,14 +180,52 @@ impl Writer {
         }
     }
 
-    fn data(&self, stream: Http2Id, end: bool, payload: &[u8], out: &mut Vec<u8>) {
+    /// Adds to the DATA frame that was written last. Returns what has no room in it, `None` if that is nothing.
+    fn more_data<'p>(
+        &mut self,
+        data: Option<LastData>,
+        stream: Http2Id,
+        end: bool,
+        payload: &'p [u8],
+        out: &mut Vec<u8>,
+    ) -> Option<&'p [u8]> {
+        let Some(data) = data.filter(|data| data.stream == stream && data.end == out.len()) else {
+            return Some(payload);
+        };
+        let length = out.len().saturating_sub(data.start).saturating_sub(HEADER_BYTES);
+        let room = self.max_frame_bytes.saturating_sub(length).min(payload.len());
+        let (here, rest) = payload.split_at_checked(room)?;
+        out.extend_from_slice(here);
+        let header = FrameHeader {
+            length: length.saturating_add(here.len()),
+            kind: Kind::Data,
+            flags: end_stream(end && rest.is_empty()),
+            stream: stream.0,
+        };
+        if let Some(place) = out.get_mut(data.start..data.start.saturating_add(HEADER_BYTES)) {
+            place.copy_from_slice(&header.encode());
+        }
+        self.data = (!end).then_some(LastData {
+            end: out.len(),
+            ..data
+        });
+        (!rest.is_empty()).then_some(rest)
+    }
+
+    fn data(&mut self, stream: Http2Id, end: bool, payload: &[u8], out: &mut Vec<u8>) {
         if payload.is_empty() && end {
             return frame(Kind::Data, flag::END_STREAM, stream.0, &[], out);
         }
         let mut pieces = payload.chunks(self.max_frame_bytes).peekable();
         while let Some(piece) = pieces.next() {
             let last = end && pieces.peek().is_none();
+            let start = out.len();
             frame(Kind::Data, end_stream(last), stream.0, piece, out);
+            self.data = (!last).then_some(LastData {
+                stream,
+                start,
+                end: out.len(),
+            });
         }
     }
 
