@@ -31,6 +31,8 @@ class Effort:
     rounds: int
     few_rounds: int  # of workloads that take long
     seconds: float
+    many_rounds: int  # short ones, where a small difference is looked for
+    short_seconds: float
     bulk_bytes: int
     bulk_bytes_of_eight: int  # each
     distant_bulk_bytes: int
@@ -43,8 +45,8 @@ class Effort:
         return replace(self, hold_seconds=seconds)
 
 
-FULL = Effort(13, 3, 2.0, 256 * MIB, 256 * MIB, 256 * MIB, 60, (1_000, 10_000), 500, 2.0)
-QUICK = Effort(3, 1, 1.5, 64 * MIB, 16 * MIB, 64 * MIB, 20, (1_000,), 100, 0.5)
+FULL = Effort(13, 3, 2.0, 25, 1.0, 256 * MIB, 256 * MIB, 256 * MIB, 60, (1_000, 10_000), 500, 2.0)
+QUICK = Effort(3, 1, 1.5, 7, 1.0, 64 * MIB, 16 * MIB, 64 * MIB, 20, (1_000,), 100, 0.5)
 
 
 class Failed(Exception):

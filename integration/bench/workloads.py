@@ -58,9 +58,16 @@ def read_wrk(output: str) -> dict:
 
 
 def small_requests(
-    bench: Bench, way: Way | Also, *, path: str, connections: int, users: int = 0, fields: Sequence[str] = ()
+    bench: Bench,
+    way: Way | Also,
+    *,
+    path: str,
+    connections: int,
+    users: int = 0,
+    fields: Sequence[str] = (),
+    seconds: float | None = None,
 ) -> Sample:
-    seconds = bench.effort.seconds
+    seconds = seconds or bench.effort.seconds
     meter = Meter(bench, way)
     finished = run(wrk(way, path, connections, seconds, users, fields), seconds + 30)
     result = read_wrk(finished.output)
@@ -94,15 +101,15 @@ def connections(bench: Bench) -> None:
 
 def decision(bench: Bench) -> None:
     """1 KiB GET over plain HTTP, 32 connections: what deciding costs the near Envoy, which alone is measured here, on a CPU
-    of its own."""
+    of its own. Many short rounds, since the machine's speed changes more than that from one second to the next."""
 
     def measure(way: Way) -> Sample:
-        return small_requests(bench, way, path="/small", connections=32)
+        return small_requests(bench, way, path="/small", connections=32, seconds=bench.effort.short_seconds)
 
     with bench.running("decision", (UNDECIDED, *DECIDED)) as ways:
         pids = [pid for way in ways for pid in way.pids]
         with apart(pids, bench.setting.origin.pids):
-            bench.interleave("decision", ways, measure, bench.effort.rounds, warm_up=measure)
+            bench.interleave("decision", ways, measure, bench.effort.many_rounds, warm_up=measure)
     samples = bench.results.samples.get("decision", {})
     for kind in DECIDED:
         for mine, other in zip(samples.get(kind.name, []), samples.get(UNDECIDED.name, [])):
