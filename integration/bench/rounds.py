@@ -32,7 +32,7 @@ class Effort:
     few_rounds: int  # of workloads that take long
     seconds: float
     many_rounds: int  # short ones, where a small difference is looked for
-    short_seconds: float
+    short_seconds: float  # whole ones, as wrk takes no others
     bulk_bytes: int
     bulk_bytes_of_eight: int  # each
     distant_bulk_bytes: int

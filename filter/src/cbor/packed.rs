@@ -119,7 +119,7 @@ pub(super) fn read(
         let formatted = if is_text {
             bytes.len()
         } else {
-            bytes.len().saturating_mul(4).div_ceil(3)
+            formatted_length(bytes)
         };
         let end = start.saturating_add(formatted);
         if end > most {
@@ -137,14 +137,17 @@ pub(super) fn read(
 /// Appends the base64url of `bytes`.
 fn format(bytes: &[u8], value: &mut Vec<u8>) -> Result<(), Error> {
     let start = value.len();
-    // Below the largest message, so that neither overflows.
-    let formatted = bytes.len().saturating_mul(4).div_ceil(3);
-    value.resize(start.saturating_add(formatted), 0);
+    value.resize(start.saturating_add(formatted_length(bytes)), 0);
     let place = value.get_mut(start..).unwrap_or_default();
     URL_SAFE_NO_PAD
         .encode_slice(bytes, place)
         .map_err(|_| Error::MessageForm)?;
     Ok(())
+}
+
+/// Characters of base64url that `bytes` are; they are fewer than the largest message has, so that nothing overflows.
+const fn formatted_length(bytes: &[u8]) -> usize {
+    bytes.len().saturating_mul(4).div_ceil(3)
 }
 
 /// How many bytes of base64url there are at the front. Blocks without a way out in the middle, so that many bytes are
