@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from pathlib import Path
 
 import yaml
@@ -29,6 +30,8 @@ DEFAULT_WASM = Path("target/wasm32-unknown-unknown/release/wsferry.wasm")
 READY_TIMEOUT = 20.0  # seconds
 TAIL_LINES = 25
 PR_SET_PDEATHSIG = 1
+KEEPERS: deque[socket.socket] = deque()
+MAX_KEEPERS = 256  # more than the ports that are in use at a time
 LIBC = ctypes.CDLL(None)
 
 
@@ -37,10 +40,18 @@ class PairError(Exception):
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody uses now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """A port of 127.0.0.1 that nobody uses now, nor gets from here or from a connect before its server listens there.
+
+    The socket that keeps it never listens, and has the options with which servers bind all the same.
+    """
+    keeper = socket.socket()
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    keeper.bind(("127.0.0.1", 0))
+    KEEPERS.append(keeper)
+    if len(KEEPERS) > MAX_KEEPERS:
+        KEEPERS.popleft().close()
+    return keeper.getsockname()[1]
 
 
 def host_and_port(text: str) -> tuple[str, int]:

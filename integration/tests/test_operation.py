@@ -16,7 +16,7 @@ import yaml
 import scenario
 from conftest import CLIENTS, WASM
 from endpoints import End, RequestHead, Reset, ResponseHead
-from pair import ROOT, cluster, connection_manager, envoy_version
+from pair import ROOT, PairError, check_free, cluster, connection_manager, envoy_version, free_port
 from test_scenarios import check
 
 GET = RequestHead(b"GET", b"/", b"app.example")
@@ -363,6 +363,25 @@ def test_pair_says_what_is_wrong(web_origins):
     assert f"port {port} (near)" in complaint("--origin", "127.0.0.1:1", "--near", str(port))
     assert "'nonsense' is not HOST:PORT" in complaint("--origin", "nonsense")
     assert "no/filter.wasm" in complaint("--origin", "127.0.0.1:1", "--wasm", "no/filter.wasm")
+
+
+def test_free_ports_stay_free():
+    """Until a server listens there, which may do so as all servers do; connections from here don't take them either."""
+    ports = {free_port() for _ in range(200)}
+    assert len(ports) == 200
+    port = ports.pop()
+    check_free("one", port)
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(("127.0.0.1", port))
+        server.listen()
+        with pytest.raises(PairError, match=f"port {port}"):
+            check_free("one", port)
+        for _ in range(200):
+            with socket.create_connection(("127.0.0.1", port)) as client, server.accept()[0]:
+                assert client.getsockname()[1] not in ports
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", ports.pop()))
 
 
 def test_setup_says_which_envoy_it_cannot_use(tmp_path):
