@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -57,6 +58,41 @@ def read_wrk(output: str) -> dict:
     return result
 
 
+def h2load(way: Way | Also, path: str, connections: int, requests: int, log: Path) -> list[str]:
+    """A load of so many requests over HTTP/1.1, for less than a second; wrk takes whole ones."""
+    host, port = way.address
+    options = ["--h1", "--threads=1", f"--clients={connections}", f"--requests={requests}", f"--log-file={log}"]
+    return ["h2load", *options, f"http://{host}:{port}{path}"]
+
+
+def read_h2load(output: str, log: Path) -> dict:
+    """The log has a line for each request: when it began, its status, how many microseconds it took."""
+    rows = [line.split() for line in log.read_text().splitlines()]
+    log.unlink()
+    failed = sum(row[1] != "200" for row in rows)
+    if failed:
+        raise Failed(f"errors of {len(rows)} requests: {failed}")
+    if (rate := re.search(r"^finished in .*, ([\d.]+) req/s", output, re.MULTILINE)) is None:
+        raise Failed("h2load says no rate")
+    percentiles = statistics.quantiles((int(row[2]) / 1000 for row in rows), n=100)
+    return {
+        "requests": len(rows),
+        "requests_per_second": float(rate[1]),
+        "p50_ms": percentiles[49],
+        "p99_ms": percentiles[98],
+    }
+
+
+def short_round(bench: Bench, way: Way | Also) -> Sample:
+    """1 KiB GET, 32 connections, keep-alive. The machine's speed changes from one second to the next, so the ways have to
+    be measured at shorter intervals."""
+    log = bench.setting.directory / "h2load.log"
+    meter = Meter(bench, way)
+    finished = run(h2load(way, "/small", 32, bench.effort.requests_of_short_round, log), 60)
+    result = read_h2load(finished.output, log)
+    return {**meter.sample(result.pop("requests"), finished.cpu_seconds), **result}
+
+
 def small_requests(
     bench: Bench,
     way: Way | Also,
@@ -65,9 +101,8 @@ def small_requests(
     connections: int,
     users: int = 0,
     fields: Sequence[str] = (),
-    seconds: float | None = None,
 ) -> Sample:
-    seconds = seconds or bench.effort.seconds
+    seconds = bench.effort.seconds
     meter = Meter(bench, way)
     finished = run(wrk(way, path, connections, seconds, users, fields), seconds + 30)
     result = read_wrk(finished.output)
@@ -83,10 +118,10 @@ def small(bench: Bench) -> None:
     """1 KiB GET, 32 connections, keep-alive."""
 
     def measure(way: Way | Also) -> Sample:
-        return small_requests(bench, way, path="/small", connections=32)
+        return short_round(bench, way)
 
     with bench.running("small", ORDINARY, also=True) as ways:
-        bench.interleave("small", ways, measure, bench.effort.rounds, warm_up=measure)
+        bench.interleave("small", ways, measure, bench.effort.short_rounds, warm_up=measure)
 
 
 def connections(bench: Bench) -> None:
@@ -101,15 +136,15 @@ def connections(bench: Bench) -> None:
 
 def decision(bench: Bench) -> None:
     """1 KiB GET over plain HTTP, 32 connections: what deciding costs the near Envoy, which alone is measured here, on a CPU
-    of its own. Many short rounds, since the machine's speed changes more than that from one second to the next."""
+    of its own."""
 
     def measure(way: Way) -> Sample:
-        return small_requests(bench, way, path="/small", connections=32, seconds=bench.effort.short_seconds)
+        return short_round(bench, way)
 
     with bench.running("decision", (UNDECIDED, *DECIDED)) as ways:
         pids = [pid for way in ways for pid in way.pids]
         with apart(pids, bench.setting.origin.pids):
-            bench.interleave("decision", ways, measure, bench.effort.many_rounds, warm_up=measure)
+            bench.interleave("decision", ways, measure, bench.effort.short_rounds, warm_up=measure)
     samples = bench.results.samples.get("decision", {})
     for kind in DECIDED:
         for mine, other in zip(samples.get(kind.name, []), samples.get(UNDECIDED.name, [])):
@@ -149,9 +184,11 @@ def bulk_once(bench: Bench, way: Way | Also, direction: str, streams: int, size:
 
 
 def bulk(bench: Bench) -> None:
-    """256 MiB down and up, one stream, then eight."""
-    sizes = {1: bench.effort.bulk_bytes, 8: bench.effort.bulk_bytes_of_eight}
-    for streams, size in sizes.items():
+    """256 MiB down and up, one stream, then eight. With one that is done in a fraction of a second, so there are many
+    rounds."""
+    effort = bench.effort
+    loads = ((1, effort.bulk_bytes, effort.many_rounds), (8, effort.bulk_bytes_of_eight, effort.few_rounds))
+    for streams, size, rounds in loads:
         for direction in ("down", "up"):
 
             def measure(way: Way | Also, streams=streams, direction=direction, size=size) -> Sample:
@@ -162,7 +199,7 @@ def bulk(bench: Bench) -> None:
 
             workload = f"bulk_{direction}_{streams}"
             with bench.running(workload, ORDINARY, also=True) as ways:
-                bench.interleave(workload, ways, measure, bench.effort.few_rounds, warm_up=warm_up)
+                bench.interleave(workload, ways, measure, rounds, warm_up=warm_up)
 
 
 def mixed(bench: Bench) -> None:
