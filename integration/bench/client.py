@@ -19,6 +19,7 @@ import h2.connection
 import h2.events
 
 BUFFER = 1 << 20
+AT_FULL_SPEED = 64 << 20  # bytes of all streams
 TIMEOUT = 120.0  # seconds
 STREAMS_PER_CONNECTION = 1000  # the near Envoy allows its clients 1,024
 
@@ -123,6 +124,10 @@ class Bulk:
             thread.start()
         self.start.wait()
         started = time.monotonic()
+        if self.options.seconds:
+            while sum(self.bytes) < AT_FULL_SPEED and any(thread.is_alive() for thread in threads):
+                time.sleep(0.01)
+            print(json.dumps({"running": sum(self.bytes)}), flush=True)
         for thread in threads:
             thread.join()
         seconds = time.monotonic() - started

@@ -191,6 +191,15 @@ class Way:
                     raise pairs.PairError(f"{envoy.name} Envoy not ready within {START_TIMEOUT:g} s\n{envoy.tail()}")
                 time.sleep(0.02)
 
+    def wait_open(self) -> None:
+        """Returns once a tunnel that opens by itself has answered a probe; no request has been sent."""
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self.pair.near.stats().get("cluster.tunnel.upstream_rq_204"):
+            self.pair.check_running()
+            if time.monotonic() > deadline:
+                raise pairs.PairError(f"no tunnel within {START_TIMEOUT:g} s\n{self.pair.tails()}")
+            time.sleep(0.02)
+
     def stop(self) -> None:
         self.pair.stop()
         if self.relay is not None:

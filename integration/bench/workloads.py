@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from processes import Client, apart, resident_bytes, run
@@ -30,8 +31,6 @@ from ways import (
 
 HERE = Path(__file__).parent
 DELAY_MS = 25.0  # each way
-# Time for a near Envoy that opens its tunnel without being asked.
-EAGER_SECONDS = 1.0
 OPEN_TIMEOUT = 150.0  # seconds
 # Building it the first time is most of this.
 CODEC_TIMEOUT = 1200.0  # seconds
@@ -58,45 +57,44 @@ def read_wrk(output: str) -> dict:
     return result
 
 
-def h2load(way: Way | Also, path: str, connections: int, requests: int, log: Path) -> list[str]:
-    """A load of so many requests over HTTP/1.1, for less than a second; wrk takes whole ones."""
+def h2load(way: Way | Also, requests: int, log: Path) -> list[str]:
+    """1 KiB GETs on 32 connections; as many as are asked for, while wrk takes whole seconds."""
     host, port = way.address
-    options = ["--h1", "--threads=1", f"--clients={connections}", f"--requests={requests}", f"--log-file={log}"]
-    return ["h2load", *options, f"http://{host}:{port}{path}"]
+    options = ["--h1", "--threads=1", "--clients=32", f"--requests={requests}", f"--log-file={log}"]
+    return ["h2load", *options, f"http://{host}:{port}/small"]
 
 
 def read_h2load(output: str, log: Path, requests: int) -> dict:
     """The log has a line for each request: when it began, its status, how many microseconds it took."""
     rows = [line.split() for line in log.read_text().splitlines()]
     log.unlink()
-    rate = re.search(r"^finished in .*, ([\d.]+) req/s", output, re.MULTILINE)
     passed = sum(row[1] == "200" for row in rows)
-    if passed < requests or rate is None:
+    if passed < requests:
         raise Failed(f"errors of {requests} requests: {requests - passed}")
+    if (rate := re.search(r"^finished in .*, ([\d.]+) req/s", output, re.MULTILINE)) is None:
+        raise Failed("h2load says no rate")
     percentiles = statistics.quantiles((int(row[2]) / 1000 for row in rows), n=100)
     return {"requests_per_second": float(rate[1]), "p50_ms": percentiles[49], "p99_ms": percentiles[98]}
 
 
 def short_round(bench: Bench, way: Way | Also) -> Sample:
-    """1 KiB GET, 32 connections, keep-alive. The machine's speed changes from one second to the next, so the ways have to
-    be measured at shorter intervals."""
+    """A third of a second: the machine's speed changes from one second to the next, and the ways are to be measured at the
+    same speed."""
     requests = bench.effort.requests_of_short_round
     log = bench.setting.directory / "h2load.log"
     meter = Meter(bench, way)
-    finished = run(h2load(way, "/small", 32, requests, log), 60)
+    finished = run(h2load(way, requests, log), 60)
     result = read_h2load(finished.output, log, requests)
-    sample = meter.sample(requests, finished.cpu_seconds)
-    return {"requests_per_second": result.pop("requests_per_second"), **sample, **result}
+    return {
+        "requests_per_second": result["requests_per_second"],
+        **meter.sample(requests, finished.cpu_seconds),
+        "p50_ms": result["p50_ms"],
+        "p99_ms": result["p99_ms"],
+    }
 
 
 def small_requests(
-    bench: Bench,
-    way: Way | Also,
-    *,
-    path: str,
-    connections: int,
-    users: int = 0,
-    fields: Sequence[str] = (),
+    bench: Bench, way: Way | Also, *, path: str, connections: int, users: int = 0, fields: Sequence[str] = ()
 ) -> Sample:
     seconds = bench.effort.seconds
     meter = Meter(bench, way)
@@ -112,10 +110,7 @@ def small_requests(
 
 def small(bench: Bench) -> None:
     """1 KiB GET, 32 connections, keep-alive."""
-
-    def measure(way: Way | Also) -> Sample:
-        return short_round(bench, way)
-
+    measure = partial(short_round, bench)
     with bench.running("small", ORDINARY, also=True) as ways:
         bench.interleave("small", ways, measure, bench.effort.short_rounds, warm_up=measure)
 
@@ -133,10 +128,7 @@ def connections(bench: Bench) -> None:
 def decision(bench: Bench) -> None:
     """1 KiB GET over plain HTTP, 32 connections: what deciding costs the near Envoy, which alone is measured here, on a CPU
     of its own."""
-
-    def measure(way: Way) -> Sample:
-        return short_round(bench, way)
-
+    measure = partial(short_round, bench)
     with bench.running("decision", (UNDECIDED, *DECIDED)) as ways:
         pids = [pid for way in ways for pid in way.pids]
         with apart(pids, bench.setting.origin.pids):
@@ -211,8 +203,8 @@ def mixed(bench: Bench) -> None:
         endless = ("bulk", "down", "--bytes", 256 * MIB, "--streams", 2, "--seconds", seconds + 1)
         downloads = Client(python_client(way, *endless))
         try:
-            # Until the downloads are at full speed; they go on a little longer than the small requests.
-            time.sleep(0.5)
+            # Says when the downloads are at full speed; they go on a little longer than the small requests.
+            downloads.read_line(OPEN_TIMEOUT)
             requests = run(wrk(way, "/small", 2, seconds, 0, ()), seconds + 30)
             loaded = downloads.finish(60)
         finally:
@@ -240,7 +232,8 @@ def distance(bench: Bench) -> None:
         way = Way(kind, bench.setting, DELAY_MS)
         try:
             way.start_cold()
-            time.sleep(EAGER_SECONDS)
+            if kind is WSFERRY_EAGER:
+                way.wait_open()
             meter = Meter(bench, way)
             count = effort.requests_at_distance
             finished = run(python_client(way, "sequence", "--path", "/poll", "--count", count), 120)
