@@ -31,7 +31,7 @@ READY_TIMEOUT = 20.0  # seconds
 TAIL_LINES = 25
 PR_SET_PDEATHSIG = 1
 KEEPERS: deque[socket.socket] = deque()
-MAX_KEEPERS = 256  # more than the ports that are in use at a time
+MAX_KEEPERS = 256  # far more than the ports that wait for their servers at a time
 LIBC = ctypes.CDLL(None)
 
 
