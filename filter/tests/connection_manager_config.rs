@@ -48,6 +48,8 @@ fn with(pointer: &[&str], value: Value) -> Value {
 fn the_smallest_configuration_has_the_documented_defaults() {
     let config = parse(&minimal()).unwrap();
     assert_eq!(config.decision_header, "x-wsferry-way");
+    assert!(!config.client_header_removed);
+    assert!(config.publishes_http);
     assert_eq!(config.debug_response_header, None);
     assert_eq!(config.metrics_prefix, "wsferry");
     let tunnel = &config.tunnels[0];
@@ -146,6 +148,8 @@ fn the_reference_has_every_field_and_its_default() {
     let (_, reference) = REFERENCE.split_once("## Connection manager").unwrap();
     for (field, default) in [
         ("decision_header", "`\"x-wsferry-way\"`"),
+        ("client_header_removed", "`false`"),
+        ("publish_decisions", "`\"all\"`"),
         ("debug_response_header", "none"),
         ("metrics_prefix", "`\"wsferry\"`"),
         ("name", "required"),
@@ -246,6 +250,8 @@ fn whatever_is_wrong_names_its_field() {
     for (field, value) in [
         ("tunnels", json!([])),
         ("decision_header", json!("X-Way")),
+        ("client_header_removed", json!("yes")),
+        ("publish_decisions", json!("http")),
         ("debug_response_header", json!(":status")),
         ("metrics_prefix", json!("a.b")),
     ] {
@@ -254,6 +260,18 @@ fn whatever_is_wrong_names_its_field() {
         assert_eq!(parse(&config).unwrap_err().field, field);
     }
     assert!(Config::parse(format!("{} {{}}", minimal()).as_bytes()).is_err());
+}
+
+#[test]
+fn calls_to_the_host_can_be_saved() {
+    let mut config = minimal();
+    config["client_header_removed"] = json!(true);
+    for (publish, http) in [("all", true), ("websocket", false)] {
+        config["publish_decisions"] = json!(publish);
+        let config = parse(&config).unwrap();
+        assert!(config.client_header_removed);
+        assert_eq!(config.publishes_http, http);
+    }
 }
 
 #[test]

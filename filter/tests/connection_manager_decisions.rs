@@ -266,3 +266,66 @@ fn what_is_decided_at_any_time_is_what_would_be_decided_with_it() {
         assert_eq!(counted, Some((no_tunnel, 4)), "each is counted");
     }
 }
+
+#[test]
+fn a_tunnel_that_is_out_of_use_for_a_time_needs_no_time_to_say_so() {
+    for (far, reason) in [
+        (Far::NoConverter, Reason::NoConverter),
+        (Far::Down, Reason::Backoff),
+    ] {
+        for mode in ["adaptive", "always"] {
+            let world = World::new(far);
+            let backoff = json!({"base_backoff_ms": 60_000, "max_backoff_ms": 60_000});
+            let config = changed(&[("mode", json!(mode)), ("failures", backoff)]);
+            let mut worker = Worker::new(&world, &config);
+            worker.requests(8, 10);
+            let tunnel = worker.manager.tunnel(0).unwrap();
+            let expected = (mode == "adaptive").then_some(reason);
+            assert_eq!(tunnel.request_at_any_time(), expected, "{mode} {far:?}");
+        }
+    }
+}
+
+#[test]
+fn requests_keep_a_tunnel_wanted_while_it_is_out_of_use() {
+    let world = World::new(Far::NoConverter);
+    let mut worker = Worker::new(&world, &adaptive());
+    worker.requests(8, 10);
+    // Each is dated when the time is next known, once a second here.
+    for second in 1..=50 {
+        for _ in 0..10 {
+            let reason = worker.manager.tunnel(0).unwrap().request_at_any_time();
+            assert_eq!(reason, Some(Reason::NoConverter), "second {second}");
+        }
+        worker.run_until(worker.now + 1_000);
+        worker.manager.tunnel(0).unwrap().poll(Time(worker.now), 0);
+    }
+    world.far.set(Far::Works(5));
+    worker.run_until(60_070);
+    assert!(matches!(worker.link(), Link::Up { .. }), "{:?}", worker.links);
+    // And no longer than `close` says.
+    worker.run_until(60_100);
+    assert_eq!(worker.link(), Link::Idle);
+}
+
+#[test]
+fn no_request_alone_makes_a_tunnel_wanted_that_is_out_of_use() {
+    let world = World::new(Far::NoConverter);
+    let mut worker = Worker::new(&world, &adaptive());
+    worker.requests(8, 10);
+    worker.run_until(worker.now + 15_000);
+    assert!(
+        matches!(worker.link(), Link::NoConverter { .. }),
+        "{:?}",
+        worker.links
+    );
+    let tunnel = worker.manager.tunnel(0).unwrap();
+    assert_eq!(
+        tunnel.request_at_any_time(),
+        None,
+        "let go: its rate counts again"
+    );
+    assert_eq!(worker.request(), Verdict::Http(Reason::NoConverter));
+    worker.run_until(61_000);
+    assert_eq!(worker.link(), Link::Idle);
+}

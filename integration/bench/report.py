@@ -68,6 +68,7 @@ TARGETS = (
     Target("small", "cpu_seconds_per_1000", "wsferry", "http1", most=1.0),
     Target("small", "cpu_seconds_per_1000", "wsferry", "http2", most=1.2),
     Target("decision", "extra_cpu_us", "never", None, most=5.0),
+    Target("decision", "extra_cpu_us", "backoff", None, most=5.0),
     Target("decision", "extra_cpu_us", "cold", None, most=5.0),
     Target("bulk_down_1", "megabytes_per_second", "wsferry", "http2", least=0.6),
     Target("bulk_up_1", "megabytes_per_second", "wsferry", "http2", least=0.6),

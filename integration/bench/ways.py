@@ -35,7 +35,7 @@ class Kind:
     credentials: str | None = None
     # Requests at once on one connection between the Envoys; None leaves it as in envoy/near.yaml.
     streams_per_connection: int | None = None
-    # With the near Envoy of envoy/near-adaptive.yaml. Plain HTTP: "never" and "cold" by decision of the connection manager,
+    # With the near Envoy of envoy/near-adaptive.yaml. Plain HTTP: a key of PLAIN, by decision of the connection manager,
     # "undecided" without it. Through the tunnel: "eager", which opens it at start.
     decision: str | None = None
     # How often the connection manager stands in the filter chain: what it costs shows more clearly where it does more.
@@ -52,9 +52,22 @@ WSFERRY_EAGER = Kind("wsferry_eager", "wsferry", decision="eager")
 UNDECIDED = Kind("undecided", "http1", decision="undecided")
 DECIDED = (
     Kind("never", "http1", decision="never"),
+    Kind("backoff", "http1", decision="backoff"),
     Kind("cold", "http1", decision="cold"),
     Kind("cold_8", "http1", decision="cold", managers=8),
+    Kind("unpublished", "http1", decision="unpublished"),
 )
+
+# Decisions for plain HTTP that no load changes, and why: how a decision shows in metrics, fields of the tunnel, fields of
+# the connection manager.
+PLAIN = {
+    "never": ("mode_never", {"mode": "never"}, {}),
+    # Opened at start, where nobody listens.
+    "backoff": ("backoff", {"eager": True, "failures": {"base_backoff_ms": 60_000, "max_backoff_ms": 3_600_000}}, {}),
+    # No load reaches the rate that would open the tunnel.
+    "cold": ("cold", {"open": {"requests": 10_000, "within_ms": 10}}, {}),
+    "unpublished": ("mode_never", {"mode": "never"}, {"publish_decisions": "websocket"}),
+}
 
 
 @dataclass(frozen=True)
@@ -217,6 +230,15 @@ class Way:
         stats = self.pair.near.stats()
         return stats[f"{prefix}_tx_bytes_total"] + stats[f"{prefix}_rx_bytes_total"]
 
+    def decided_otherwise(self) -> float:
+        """The part of all decisions so far that were not as the way's kind says. A back-off that is over has a few."""
+        reason, _, _ = PLAIN[self.kind.decision]
+        prefix = "wasmcustom.wsferry_decisions_"
+        counts = {name: count for name, count in self.pair.near.stats().items() if name.startswith(prefix)}
+        expected = counts.pop(f"{prefix}http_{reason}", 0)
+        others = sum(counts.values())
+        return others / (expected + others) if expected else 1.0
+
     def connections_between(self) -> int:
         return self.pair.near.stats()[f"cluster.{self.between}.upstream_cx_active"]
 
@@ -244,20 +266,25 @@ def speak_http1(near: dict, far: dict) -> None:
 
 def decide(near: dict, decision: str, managers: int) -> None:
     """Has the connection manager decide so, so many times over, or nobody."""
-    filters = pairs.connection_manager(near, "ingress")["http_filters"]
+    ingress = pairs.connection_manager(near, "ingress")
+    filters = ingress["http_filters"]
     (manager,) = [one for one in filters if one["name"] == "wsferry_connection_manager"]
     if decision == "undecided":
         filters.remove(manager)
+        # Is there for the filter's sake.
+        del ingress["early_header_mutation_extensions"]
         return
     place = manager["typed_config"]["config"]["configuration"]
     plugin = json.loads(place["value"])
-    # No load reaches the rate that would open the tunnel.
-    changes = {
-        "never": {"mode": "never"},
-        "cold": {"open": {"requests": 10_000, "within_ms": 10}},
-        "eager": {"mode": "always", "eager": True},
-    }
-    plugin["tunnels"][0].update(changes[decision])
+    if decision == "eager":
+        plugin["tunnels"][0].update({"mode": "always", "eager": True})
+    else:
+        _, of_tunnel, of_plugin = PLAIN[decision]
+        plugin["tunnels"][0].update(of_tunnel)
+        plugin.update(of_plugin)
+    if decision == "backoff":
+        nowhere = {"socket_address": {"address": "127.0.0.1", "port_value": pairs.free_port()}}
+        pairs.endpoint(near, "far")["address"] = nowhere
     place["value"] = json.dumps(plugin)
     filters[:0] = [{**manager, "name": f"{manager['name']}_{number}"} for number in range(1, managers)]
 

@@ -32,6 +32,8 @@ from ways import (
 HERE = Path(__file__).parent
 DELAY_MS = 25.0  # each way
 OPEN_TIMEOUT = 150.0  # seconds
+# Of the requests whose decision is measured, so many may be decided otherwise.
+MOST_OTHERS = 0.01
 # Building it the first time is most of this.
 CODEC_TIMEOUT = 1200.0  # seconds
 
@@ -133,6 +135,9 @@ def decision(bench: Bench) -> None:
         pids = [pid for way in ways for pid in way.pids]
         with apart(pids, bench.setting.origin.pids):
             bench.interleave("decision", ways, measure, bench.effort.short_rounds, warm_up=measure)
+        for way in ways:
+            if way.kind is not UNDECIDED and (others := way.decided_otherwise()) > MOST_OTHERS:
+                bench.results.fail("decision", way.name, f"{others:.1%} of the requests were decided otherwise")
     samples = bench.results.samples.get("decision", {})
     for kind in DECIDED:
         for mine, other in zip(samples.get(kind.name, []), samples.get(UNDECIDED.name, [])):

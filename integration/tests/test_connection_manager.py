@@ -67,8 +67,18 @@ def test_both_ways_in_tls(loop, adaptive, certificates):
     one.pair.far.process = None
 
 
-def test_a_client_cannot_choose_the_way(loop, adaptive):
-    one = adaptive(mode="never")
+def left_to_the_filter(pair) -> None:
+    """The listener doesn't remove the client's own header."""
+    del connection_manager(pair.near.config, "ingress")["early_header_mutation_extensions"]
+    place = settings(pair.near.config)
+    config = json.loads(place["value"])
+    del config["client_header_removed"]
+    place["value"] = json.dumps(config)
+
+
+@pytest.mark.parametrize("prepare", [lambda pair: None, left_to_the_filter], ids=["listener", "filter"])
+def test_a_client_cannot_choose_the_way(loop, adaptive, prepare):
+    one = adaptive(prepare=prepare, mode="never")
 
     def request() -> str:
         connection = http.client.HTTPConnection("127.0.0.1", one.pair.near_port, timeout=5)
@@ -84,41 +94,96 @@ def test_a_client_cannot_choose_the_way(loop, adaptive):
     assert one.pair.near.stats()["cluster.far.upstream_cx_total"] == 0
 
 
-@pytest.mark.parametrize("mode", ["never", "adaptive"])
-def test_a_request_over_plain_http_costs_no_call_too_many(loop, adaptive, mode):
-    """Each call into the filter and out of it costs as much as all that the filter does itself."""
+class Calls:
+    """A pair whose near Envoy logs the calls into the filter and out of it. Each costs as much as all that the filter does
+    itself."""
 
-    def prepare(pair):
-        place = settings(pair.near.config)
-        config = json.loads(place["value"])
-        del config["debug_response_header"]
-        place["value"] = json.dumps(config)
-        del plugin(pair.near.config)["capability_restriction_config"]["allowed_capabilities"]["proxy_on_response_headers"]
+    def __init__(self, adaptive, loop, changes: dict, *, guard: bool = True, **fields):
+        def prepare(pair):
+            if not guard:
+                left_to_the_filter(pair)
+            place = settings(pair.near.config)
+            config = json.loads(place["value"])
+            del config["debug_response_header"]
+            place["value"] = json.dumps(config | fields)
+            allowed = plugin(pair.near.config)["capability_restriction_config"]["allowed_capabilities"]
+            del allowed["proxy_on_response_headers"]
 
-    one = adaptive(prepare=prepare, mode=mode, open={"requests": 10000, "within_ms": 10})
-    one.pair.near.admin("/logging?wasm=trace", "POST")
-    log = one.pair.near.log
+        self.loop = loop
+        self.one = adaptive(prepare=prepare, **changes)
+        self.log = self.one.pair.near.log
 
-    def calls(fields: str) -> list[str]:
+    def trace(self) -> None:
+        self.one.pair.near.admin("/logging?wasm=trace", "POST")
+
+    def of_a_request(self, fields: str) -> list[str]:
         """Into the filter, which begin with a space, and out of it, for one request with a body."""
-        begin = log.stat().st_size
-        assert loop(one.load.request("POST", "/", fields)).status == 200
-        one.wait(lambda: b"proxy_on_delete return" in log.read_bytes()[begin:])
-        text = log.read_bytes()[begin:].decode()
+        begin = self.log.stat().st_size
+        assert self.loop(self.one.load.request("POST", "/", fields)).status == 200
+        self.one.wait(lambda: b"proxy_on_delete return" in self.log.read_bytes()[begin:])
+        text = self.log.read_bytes()[begin:].decode()
         text = re.sub(r"\[host->vm] proxy_on_tick.*?\[host<-vm] proxy_on_tick", "", text, flags=re.DOTALL)
         return re.findall(r"\[(?:host->vm]|vm->host] env\.)( ?proxy_\w+)", text)
 
-    def expect(expected: list[str], fields: str = "") -> None:
+    def expect(self, *between: str, fields: str = "") -> None:
+        """What is called for a request, besides what any request takes."""
+        expected = [" proxy_on_context_create", " proxy_on_request_headers", *between, " proxy_on_delete"]
         # Once in a while the timer has to be set.
-        seen = [calls(fields) for _ in range(5)]
+        seen = [self.of_a_request(fields) for _ in range(5)]
         assert expected in seen, seen
 
-    asks = ["proxy_get_current_time_nanoseconds"] if mode == "adaptive" else []
-    asks += ["proxy_get_header_map_value"]
-    before = [" proxy_on_context_create", " proxy_on_request_headers", *asks]
-    after = ["proxy_set_property", " proxy_on_delete"]
-    expect(before + after)
-    expect([*before, "proxy_remove_header_map_value", *after], "x-wsferry-way: websocket\r\n")
+
+CLIENTS_HEADER = "x-wsferry-way: websocket\r\n"
+
+
+def test_a_request_in_mode_never_costs_one_call_out_of_the_filter(loop, adaptive):
+    calls = Calls(adaptive, loop, {"mode": "never"})
+    calls.trace()
+    for fields in ("", CLIENTS_HEADER):
+        calls.expect("proxy_set_property", fields=fields)
+
+
+def test_a_cold_request_costs_a_look_at_the_clock_as_well(loop, adaptive):
+    calls = Calls(adaptive, loop, {"open": {"requests": 10000, "within_ms": 10}})
+    calls.trace()
+    calls.expect("proxy_get_current_time_nanoseconds", "proxy_set_property")
+
+
+def test_a_request_while_the_tunnel_is_out_of_use_costs_no_look_at_the_clock(loop, adaptive):
+    failures = {"base_backoff_ms": 60000, "max_backoff_ms": 60000}
+    calls = Calls(adaptive, loop, {"eager": True, "failures": failures})
+    calls.one.pair.far.expected_to_be_dead = True
+    calls.one.pair.far.kill()
+
+    def is_out_of_use() -> bool:
+        assert loop(calls.one.load.request("GET", "/")).status == 200
+        return 'decision="http backoff"' in calls.log.read_text()
+
+    calls.one.wait(is_out_of_use)
+    calls.trace()
+    calls.expect("proxy_set_property")
+    calls.one.pair.far.process = None
+
+
+def test_where_the_listener_lets_the_clients_header_through_the_filter_looks_for_it(loop, adaptive):
+    calls = Calls(adaptive, loop, {"mode": "never"}, guard=False)
+    calls.trace()
+    calls.expect("proxy_get_header_map_value", "proxy_set_property")
+    removal = ["proxy_get_header_map_value", "proxy_remove_header_map_value"]
+    calls.expect(*removal, "proxy_set_property", fields=CLIENTS_HEADER)
+
+
+def test_decisions_for_plain_http_need_not_be_published(loop, adaptive):
+    calls = Calls(adaptive, loop, {"mode": "never"}, publish_decisions="websocket")
+    calls.trace()
+    calls.expect()
+    assert 'decision="-"' in calls.log.read_text() and 'decision="http' not in calls.log.read_text()
+
+
+def test_decisions_for_the_websocket_are_always_published(loop, adaptive):
+    calls = Calls(adaptive, loop, {"mode": "always", "eager": True}, publish_decisions="websocket")
+    assert loop(calls.one.load.request("GET", "/")).status == 200
+    calls.one.wait(lambda: 'decision="websocket ' in calls.log.read_text())
 
 
 def test_a_route_can_leave_the_filter_out(loop, adaptive):

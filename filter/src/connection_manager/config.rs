@@ -137,6 +137,12 @@ pub struct Config {
     /// tunnel in mode always: the route must not fall back. A request that goes over plain HTTP has
     /// none: what a client sent under this name is removed. Default `x-wsferry-way`.
     pub decision_header: String,
+    /// The listener itself removes what clients send under the name of `decision_header`, before the filter sees the
+    /// request: the filter needn't look for it then. Default false.
+    pub client_header_removed: bool,
+    /// Whether decisions for plain HTTP are written where the access log finds them, too. Default true; without them such
+    /// a request costs a call to the host less.
+    pub publishes_http: bool,
     /// Response header that shows the decision and its reason, for debugging. Default none.
     pub debug_response_header: Option<String>,
     /// What the names of all metrics begin with, followed by `_`. Default `wsferry`.
@@ -213,6 +219,10 @@ impl Config {
         Ok(Self {
             tunnels,
             decision_header: plugin.text("decision_header", HEADER_NAME, "x-wsferry-way")?,
+            client_header_removed: plugin.flag("client_header_removed")?,
+            publishes_http: plugin
+                .choice("publish_decisions", &[("all", true), ("websocket", false)])?
+                .unwrap_or(true),
             debug_response_header: plugin.optional_text("debug_response_header", HEADER_NAME)?,
             metrics_prefix: plugin.text("metrics_prefix", METRIC_NAME, "wsferry")?,
         })

@@ -135,12 +135,12 @@ impl ConnectionManager {
             .position(|tunnel| tunnel.config().matcher.matches(request))
     }
 
-    /// Decides for a request that no time is needed for: one of no tunnel, or of one in mode never. For others
-    /// [`ConnectionManager::request`] does. Asking for the time is a call to the host.
+    /// Decides for a request that no time is needed for: one of no tunnel, or of one that
+    /// [`Tunnel::request_at_any_time`] knows the way of. For others [`ConnectionManager::request`] does. Asking for the
+    /// time is a call to the host.
     pub fn request_at_any_time(&mut self, tunnel: Option<usize>) -> Option<Decision> {
-        let reason = match tunnel.and_then(|place| self.tunnels.get(place)) {
-            Some(tunnel) if tunnel.config().mode != config::Mode::Never => return None,
-            Some(_) => Reason::ModeNever,
+        let reason = match tunnel.and_then(|place| self.tunnels.get_mut(place)) {
+            Some(tunnel) => tunnel.request_at_any_time()?,
             None => Reason::NoTunnel,
         };
         let decision = Decision {

@@ -39,6 +39,14 @@ impl RequestWindow {
             .unwrap_or(0);
     }
 
+    /// So many requests came.
+    pub fn push_many(&mut self, requests: u32, now: Time) {
+        let requests = usize::try_from(requests).unwrap_or(usize::MAX);
+        for _ in 0..requests.min(self.capacity) {
+            self.push(now);
+        }
+    }
+
     /// When the last but `requests - 1` came; `None` if there were fewer.
     pub fn last_but(&self, requests: u32) -> Option<Time> {
         let requests = usize::try_from(requests).ok()?;

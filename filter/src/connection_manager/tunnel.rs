@@ -117,6 +117,8 @@ struct SentProbe {
 pub struct Tunnel {
     config: TunnelConfig,
     requests: RequestWindow,
+    /// Requests that [`Tunnel::request_at_any_time`] decided for since the time was last known.
+    undated: u32,
     wanted_since: Option<Time>,
     link: Link,
     probe: Option<SentProbe>,
@@ -142,6 +144,7 @@ impl Tunnel {
         Self {
             config,
             requests,
+            undated: 0,
             wanted_since,
             link: Link::Idle,
             probe: None,
@@ -185,8 +188,31 @@ impl Tunnel {
         self.transition.take()
     }
 
+    /// A request comes, and goes over plain HTTP for this reason whatever the time is; `None` if
+    /// [`Tunnel::request`] has to decide.
+    ///
+    /// While a wanted tunnel is out of use for a time, requests only keep it wanted. For that they count at the next
+    /// [`Tunnel::poll`], at the latest when that time is over.
+    pub fn request_at_any_time(&mut self) -> Option<Reason> {
+        let reason = match (self.config.mode, self.link) {
+            (Mode::Never, _) => return Some(Reason::ModeNever),
+            (Mode::Adaptive, Link::Backoff { .. }) => Reason::Backoff,
+            (Mode::Adaptive, Link::NoConverter { .. }) => Reason::NoConverter,
+            _ => return None,
+        };
+        // Whether it gets wanted takes exact times.
+        self.wanted_since?;
+        self.undated = self.undated.saturating_add(1);
+        Some(reason)
+    }
+
+    fn date(&mut self, now: Time) {
+        self.requests.push_many(std::mem::take(&mut self.undated), now);
+    }
+
     /// A request comes; `waiter` names it if it has to wait.
     pub fn request(&mut self, waiter: Waiter, now: Time) -> Verdict {
+        self.date(now);
         match self.config.mode {
             Mode::Never => return Verdict::Http(Reason::ModeNever),
             Mode::Adaptive | Mode::Always => self.requests.push(now),
@@ -313,6 +339,7 @@ impl Tunnel {
     /// Lets time pass, and says whether a probe is wanted. It stays wanted until
     /// [`Tunnel::probe_sent`] or [`Tunnel::postpone`].
     pub fn poll(&mut self, now: Time, random: u32) -> Option<ProbeKind> {
+        self.date(now);
         if let Some(probe) = self.probe
             && now >= self.lost_at(probe)
         {

@@ -342,10 +342,15 @@ impl Shared {
             (Way::WebSocket, Some(Mode::Always)) => host::replace_header(Map::Request, name, WEBSOCKET_ONLY)?,
             (Way::WebSocket, _) => host::replace_header(Map::Request, name, WEBSOCKET)?,
             // Whatever is changed has Envoy look for the route again: so only where a client has sent one.
-            (Way::Http, _) if host::header(Map::Request, name)?.is_some() => {
+            (Way::Http, _)
+                if !self.config.client_header_removed && host::header(Map::Request, name)?.is_some() =>
+            {
                 host::remove_header(Map::Request, name)?;
             }
             (Way::Http | Way::Refuse, _) => {}
+        }
+        if decision.way == Way::Http && !self.config.publishes_http {
+            return Ok(());
         }
         host::set_property(DECISION_PROPERTY, decision.as_str().as_bytes())
     }

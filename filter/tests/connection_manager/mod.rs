@@ -194,7 +194,10 @@ impl Worker {
 
     pub fn request(&mut self) -> Verdict {
         self.next_waiter += 1;
-        let verdict = self.manager.request(Some(0), self.next_waiter, self.time());
+        let verdict = match self.manager.request_at_any_time(Some(0)) {
+            Some(decision) => Verdict::Http(decision.reason),
+            None => self.manager.request(Some(0), self.next_waiter, self.time()),
+        };
         self.note(verdict);
         self.settle();
         verdict
