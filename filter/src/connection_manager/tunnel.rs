@@ -117,7 +117,8 @@ struct SentProbe {
 pub struct Tunnel {
     config: TunnelConfig,
     requests: RequestWindow,
-    /// Requests that [`Tunnel::request_at_any_time`] decided for since the time was last known.
+    /// Requests that [`Tunnel::request_at_any_time`] decided for since the last [`Tunnel::poll`], which no time is known of.
+    /// Only a poll ends the states in which there are any.
     undated: u32,
     wanted_since: Option<Time>,
     link: Link,
@@ -206,13 +207,8 @@ impl Tunnel {
         Some(reason)
     }
 
-    fn date(&mut self, now: Time) {
-        self.requests.push_many(std::mem::take(&mut self.undated), now);
-    }
-
     /// A request comes; `waiter` names it if it has to wait.
     pub fn request(&mut self, waiter: Waiter, now: Time) -> Verdict {
-        self.date(now);
         match self.config.mode {
             Mode::Never => return Verdict::Http(Reason::ModeNever),
             Mode::Adaptive | Mode::Always => self.requests.push(now),
@@ -339,7 +335,7 @@ impl Tunnel {
     /// Lets time pass, and says whether a probe is wanted. It stays wanted until
     /// [`Tunnel::probe_sent`] or [`Tunnel::postpone`].
     pub fn poll(&mut self, now: Time, random: u32) -> Option<ProbeKind> {
-        self.date(now);
+        self.requests.push_many(std::mem::take(&mut self.undated), now);
         if let Some(probe) = self.probe
             && now >= self.lost_at(probe)
         {
