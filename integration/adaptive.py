@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import copy
 import http.client
 import json
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from load import CountingOrigin, Load
@@ -23,19 +24,21 @@ def plugin(config: dict) -> dict:
     return connection_manager(config, "ingress")["http_filters"][0]["typed_config"]["config"]
 
 
-def settings(config: dict) -> dict:
-    """What the filter itself is configured with."""
-    return plugin(config)["configuration"]
+@contextlib.contextmanager
+def settings(config: dict) -> Iterator[dict]:
+    """What the filter itself is configured with, to be changed."""
+    place = plugin(config)["configuration"]
+    changed = json.loads(place["value"])
+    yield changed
+    place["value"] = json.dumps(changed)
 
 
 def configure(pair: Pair, **changes) -> None:
     """Changes the tunnel's configuration; decisions are shown in the response."""
-    place = settings(pair.near.config)
-    config = json.loads(place["value"])
-    config["debug_response_header"] = "x-decision"
+    with settings(pair.near.config) as config:
+        config["debug_response_header"] = "x-decision"
+        config["tunnels"][0].update(changes)
     plugin(pair.near.config)["capability_restriction_config"]["allowed_capabilities"]["proxy_on_response_headers"] = {}
-    config["tunnels"][0].update(changes)
-    place["value"] = json.dumps(config)
 
 
 def tunnel_by_route(near: dict, name: str, prefix: str, far_port: int) -> None:
@@ -65,12 +68,10 @@ def tunnel_by_route(near: dict, name: str, prefix: str, far_port: int) -> None:
         for route in its:
             route["metadata"] = {"filter_metadata": {"wsferry": {"tunnel": tunnel}}}
     host["routes"] = routes + host["routes"]
-    place = settings(near)
-    config = json.loads(place["value"])
-    config["tunnels"][0]["match"] = {"route_metadata": True}
-    config["tunnels"].append(copy.deepcopy(config["tunnels"][0]))
-    config["tunnels"][1].update(name=name, probe={**config["tunnels"][0]["probe"], "cluster": others["tunnel"]})
-    place["value"] = json.dumps(config)
+    with settings(near) as config:
+        first = config["tunnels"][0]
+        first["match"] = {"route_metadata": True}
+        config["tunnels"].append({**first, "name": name, "probe": {**first["probe"], "cluster": others["tunnel"]}})
 
 
 class ListenerFile:

@@ -70,6 +70,7 @@ TARGETS = (
     Target("decision", "extra_cpu_us", "never", None, most=5.0),
     Target("decision", "extra_cpu_us", "backoff", None, most=5.0),
     Target("decision", "extra_cpu_us", "cold", None, most=5.0),
+    Target("decision", "extra_cpu_us", "unpublished", None, most=5.0),
     Target("bulk_down_1", "megabytes_per_second", "wsferry", "http2", least=0.6),
     Target("bulk_up_1", "megabytes_per_second", "wsferry", "http2", least=0.6),
     Target("polling", "bytes_per_exchange", "wsferry_credentials", "http2", most=0.65),

@@ -136,7 +136,9 @@ def decision(bench: Bench) -> None:
         with apart(pids, bench.setting.origin.pids):
             bench.interleave("decision", ways, measure, bench.effort.short_rounds, warm_up=measure)
         for way in ways:
-            if way.kind is not UNDECIDED and (others := way.decided_otherwise()) > MOST_OTHERS:
+            if way.kind is UNDECIDED or bench.results.failed("decision", way.name):
+                continue
+            if (others := way.decided_otherwise()) > MOST_OTHERS:
                 bench.results.fail("decision", way.name, f"{others:.1%} of the requests were decided otherwise")
     samples = bench.results.samples.get("decision", {})
     for kind in DECIDED:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
-import json
 import re
 
 import pytest
@@ -70,10 +69,8 @@ def test_both_ways_in_tls(loop, adaptive, certificates):
 def left_to_the_filter(pair) -> None:
     """The listener doesn't remove the client's own header."""
     del connection_manager(pair.near.config, "ingress")["early_header_mutation_extensions"]
-    place = settings(pair.near.config)
-    config = json.loads(place["value"])
-    del config["client_header_removed"]
-    place["value"] = json.dumps(config)
+    with settings(pair.near.config) as config:
+        del config["client_header_removed"]
 
 
 @pytest.mark.parametrize("prepare", [lambda pair: None, left_to_the_filter], ids=["listener", "filter"])
@@ -102,10 +99,9 @@ class Calls:
         def prepare(pair):
             if not guard:
                 left_to_the_filter(pair)
-            place = settings(pair.near.config)
-            config = json.loads(place["value"])
-            del config["debug_response_header"]
-            place["value"] = json.dumps(config | fields)
+            with settings(pair.near.config) as config:
+                del config["debug_response_header"]
+                config.update(fields)
             allowed = plugin(pair.near.config)["capability_restriction_config"]["allowed_capabilities"]
             del allowed["proxy_on_response_headers"]
 
