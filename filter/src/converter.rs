@@ -130,6 +130,7 @@ impl Converter {
             }
         }
         self.joint.websocket.flush_answers(mask_keys);
+        self.joint.websocket.hold();
     }
 
     fn convert_http2(&mut self, mut input: &[u8], mask_keys: &mut dyn MaskKeys) -> Result<(), Error> {
@@ -163,7 +164,7 @@ impl Converter {
             self.joint.fail(error);
         }
         self.joint.return_stray_bytes(mask_keys);
-        if self.joint.websocket.waiting() > MAX_WAITING {
+        if self.joint.websocket.answers_waiting() > MAX_WAITING {
             self.joint.fail(Error::ExcessiveLoad);
         } else if self.joint.websocket.waiting() > 0 {
             self.joint.http2.request_echo();

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import http.client
 import os
 import socket
@@ -138,6 +139,56 @@ def test_near_envoy_started_first(variant, new_pair, web_origins, certificates):
     pair.far.start()
     pair.wait_ready()
     assert status() == 200
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_waits_for_a_new_websocket(variant, new_pair, web_origins, certificates):
+    """However much that is: a large body, many requests with large fields. It goes once the handshake is complete."""
+    pair = new_pair(f"127.0.0.1:{web_origins[0]}", start=False, **VARIANTS[variant])
+
+    def start(envoy) -> None:
+        envoy.start()
+        deadline = time.monotonic() + 20
+        while not is_ready(envoy):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def websockets() -> int:
+        return pair.near.stats()["cluster.tunnel.upstream_cx_active"]
+
+    def connection() -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", pair.near_port, timeout=20)
+
+    start(pair.far)
+    start(pair.near)
+    assert websockets() == 0
+    content = os.urandom(1_000_000)
+    upload = connection()
+    upload.request("POST", "/checksum", body=content)
+    assert upload.getresponse().read().decode().split()[0] == hashlib.sha256(content).hexdigest()
+    assert websockets() == 1
+
+    pair.far.expected_to_be_dead = True
+    pair.far.kill()
+    deadline = time.monotonic() + 20
+    while websockets():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    start(pair.far)
+    pair.far.expected_to_be_dead = False
+    clients = [connection() for _ in range(200)]
+    for number, client in enumerate(clients):
+        client.request("GET", "/hello", headers={"authorization": f"{number} {'x' * 2_000}"})
+    assert [client.getresponse().status for client in clients] == [200] * 200
+    closed = pair.near.stats().get("wasmcustom.wsferry_protocol_errors_excessive_load", 0)
+    assert closed == 0
+
+
+def is_ready(envoy) -> bool:
+    try:
+        return envoy.admin("/ready").strip() == "LIVE"
+    except OSError:
+        return False
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ use integration::bad_input::{KEY, all, close_frame, frame, run};
 use integration::chunking::Chunking;
 use integration::end::End;
 use integration::exact::play_exactly;
-use integration::raw::{Codec, Frame, Line, PREFACE, ping, settings};
+use integration::raw::{Codec, Frame, Line, PREFACE, data, ping, settings};
 use integration::suite::in_memory;
 use integration::wasm_connection::{
     FAR, Handshaken, NEAR, REQUEST, WasmConnection, field_of, granted, split_head,
@@ -133,6 +133,27 @@ fn the_near_end_sends_nothing_before_the_answer() {
     assert_eq!(websocket[second], 0x89);
     assert_eq!(second + 2 + 4 + 8, websocket.len());
     assert_eq!(metric(&vm, "streams_opened"), 1);
+}
+
+/// All that a codec may send of a body before it has settings (RFC 9113 §6.9.2), and the other end speaks first.
+#[test]
+fn a_large_body_waits_for_the_answer() {
+    let vm = start(NEAR);
+    let (mut end, mut codec, request) = asked(&vm, 1);
+    let body = [b'x'; 65_535];
+    for piece in body.chunks(16_384) {
+        assert_eq!(sent(&mut end, &data(1, piece, false)), b"");
+    }
+    let no_settings = frame(0x82, None, &[0x82, 6, 0xa0]);
+    let answer = [granted(&request).as_bytes(), &no_settings].concat();
+    codec.input(&told(&mut end, &answer));
+    let refused = codec.received.iter().find(|frame| !matches!(frame, Frame::Settings(_) | Frame::Ping { .. }));
+    assert_eq!(refused, None);
+    let output = std::mem::take(&mut codec.output);
+    let websocket = sent(&mut end, &output);
+    assert!(websocket.len() > body.len(), "{} bytes", websocket.len());
+    end.close();
+    assert_eq!(metric(&vm, "protocol_errors_excessive_load"), 0);
 }
 
 #[test]

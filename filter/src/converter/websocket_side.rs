@@ -25,6 +25,8 @@ pub struct WebSocketSide {
     writer: websocket::Writer,
     encoder: cbor::Encoder,
     out: Vec<u8>,
+    /// Length of what in `out` came of the codec's bytes, where that could not leave at once; answers come behind it.
+    held: usize,
     open: Option<OpenMessage>,
     data: Option<LastData>,
     /// Payloads of Pings that haven't been answered, oldest first; `None` for an echo.
@@ -59,6 +61,7 @@ impl WebSocketSide {
             writer: websocket::Writer::new(sender),
             encoder,
             out: Vec::new(),
+            held: 0,
             open: None,
             data: None,
             pings: VecDeque::new(),
@@ -74,7 +77,18 @@ impl WebSocketSide {
         self.out.len().saturating_add(usize::from(unwritten))
     }
 
+    /// The same without what the codec's own bytes became, which may wait for the handshake.
+    pub fn answers_waiting(&self) -> usize {
+        self.waiting().saturating_sub(self.held)
+    }
+
+    /// To be called when the codec's turn is over.
+    pub fn hold(&mut self) {
+        self.held = self.out.len();
+    }
+
     pub fn take(&mut self, out: &mut Vec<u8>) {
+        self.held = 0;
         out.clear();
         std::mem::swap(&mut self.out, out);
         if self.close == Close::Written {
