@@ -4,6 +4,8 @@ All are made from envoy/near.yaml and envoy/far.yaml, but those of `decision` fr
 and `http2` the tunnel is taken out: the cluster that led into it leads straight to the far Envoy's inner listener, over
 the network instead of inside the process. So windows, circuit breakers, header limits, timeouts and keep-alive are those
 of the tunnel.
+
+`http2_relayed` is the tunnel with the filter left out, and nothing else: plain HTTP/2 by way of its internal listeners.
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ class Kind:
     credentials: str | None = None
     # Requests at once on one connection between the Envoys; None leaves it as in envoy/near.yaml.
     streams_per_connection: int | None = None
+    # Whether the filter is in the tunnel.
+    converted: bool = True
     # With the near Envoy of envoy/near-adaptive.yaml. Plain HTTP: a key of PLAIN, by decision of the connection manager,
     # "undecided" without it. Through the tunnel: "eager", which opens it at start.
     decision: str | None = None
@@ -46,6 +50,7 @@ HTTP1 = Kind("http1", "http1")
 HTTP2 = Kind("http2", "http2")
 WSFERRY = Kind("wsferry", "wsferry")
 ORDINARY = (HTTP1, HTTP2, WSFERRY)
+HTTP2_RELAYED = Kind("http2_relayed", "wsferry", converted=False)
 WSFERRY_NO_CREDENTIALS = Kind("wsferry_no_credentials", "wsferry", credentials="none")
 WSFERRY_CREDENTIALS = Kind("wsferry_credentials", "wsferry", credentials="all")
 WSFERRY_EAGER = Kind("wsferry_eager", "wsferry", decision="eager")
@@ -165,6 +170,9 @@ class Way:
             decide(near, kind.decision, kind.managers)
         elif kind.protocol == "http1":
             speak_http1(near, far)
+        if not kind.converted:
+            for config in (near, far):
+                leave_filter_out(config)
         if kind.credentials is not None:
             for config in (near, far):
                 let_in(config, kind.credentials)
@@ -287,6 +295,12 @@ def decide(near: dict, decision: str, managers: int) -> None:
         pairs.endpoint(near, "far")["address"] = nowhere
     place["value"] = json.dumps(plugin)
     filters[:0] = [{**manager, "name": f"{manager['name']}_{number}"} for number in range(1, managers)]
+
+
+def leave_filter_out(config: dict) -> None:
+    for listener in config["static_resources"]["listeners"]:
+        for chain in listener["filter_chains"]:
+            chain["filters"] = [one for one in chain["filters"] if one["name"] != "wsferry"]
 
 
 def let_in(config: dict, credentials: str) -> None:

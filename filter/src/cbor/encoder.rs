@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::field_table::Entry;
 use super::insertion::{Balance, Entries, Names, Seen, hash, may_be_entry};
-use super::item::{Items, TRUE_BYTE, length, major, write_bool, write_head, write_null, write_string};
+use super::item::{Head, TRUE_BYTE, length, major, write_bool, write_head, write_null, write_string};
 use super::packed;
 use super::typed::Typed;
 use super::{AUTHORITY, METHODS, PATH, SCHEMES, is_hop_setting, message_type};
@@ -347,20 +347,15 @@ fn write_known(out: &mut Vec<u8>, names: &[&[u8]], value: &[u8]) {
     }
 }
 
-/// Sets the end of a data message as an [`Encoder`] has written it; false if it is something else.
+/// Sets the end of a data message as an [`Encoder`] has written it, which begins `message`; false if there is none.
 pub fn end_data(message: &mut [u8]) -> bool {
-    let mut items = Items::new(message);
-    let is_data = matches!(items.array(), Ok(4))
-        && matches!(items.uint(), Ok(message_type::DATA))
-        && items.uint::<u16>().is_ok();
-    let before = message.len().saturating_sub(items.rest().len());
-    match message.get_mut(before) {
-        Some(end) if is_data => {
-            *end = TRUE_BYTE;
-            true
-        }
-        _ => false,
-    }
+    // Behind the heads of the array and of the type, a byte each, and that of the stream.
+    let stream = message.get(2..).unwrap_or_default();
+    let Ok(Some((Head::Uint(_), length))) = Head::parse(stream) else {
+        return false;
+    };
+    let end = message.get_mut(length.saturating_add(2));
+    end.map(|end| *end = TRUE_BYTE).is_some()
 }
 
 fn write_settings(settings: &Settings, out: &mut Vec<u8>) {
