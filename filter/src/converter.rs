@@ -216,8 +216,8 @@ impl Converter {
     pub fn http2_end(&mut self, mask_keys: &mut dyn MaskKeys) {
         if self.joint.closed.is_none() {
             let code = match self.joint.role {
-                Role::Near => close_code::NORMAL,
-                Role::Far => close_code::GOING_AWAY,
+                Role::Near if !self.joint.is_going_away() => close_code::NORMAL,
+                Role::Near | Role::Far => close_code::GOING_AWAY,
             };
             self.joint.closed = Some(Closed {
                 code,

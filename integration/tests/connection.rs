@@ -172,6 +172,25 @@ fn goaway_reaches_the_other_side() {
     });
 }
 
+/// Where Envoy tells the filter that its pool hangs up.
+#[test]
+fn a_codec_that_hangs_up_after_goaway_is_going_away() {
+    for (goaways, code) in [
+        (vec![], 1000),
+        (vec![goaway(0x7fff_ffff, 0)], 1001),
+        (vec![goaway(1, 2)], 1000),
+    ] {
+        let (near, far) = (NativeEnd::new(NEAR), NativeEnd::new(FAR));
+        let mut line = Line::connect(near, far, &Chunking::AsIs);
+        line.server.output.extend(goaways.concat());
+        line.settle();
+        let mut websocket = Vec::new();
+        line.near.http2_end(&mut websocket);
+        let close = integration::bad_input::close_frame(&websocket, true);
+        assert_eq!(close.map(|close| close.0), Some(code), "{goaways:?}");
+    }
+}
+
 /// Envoy's pool hangs up after a GOAWAY, when its last stream has ended, and nobody can say Close.
 #[test]
 fn an_end_without_close_is_orderly_after_goaway() {

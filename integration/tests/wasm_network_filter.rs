@@ -147,7 +147,10 @@ fn a_large_body_waits_for_the_answer() {
     let no_settings = frame(0x82, None, &[0x82, 6, 0xa0]);
     let answer = [granted(&request).as_bytes(), &no_settings].concat();
     codec.input(&told(&mut end, &answer));
-    let refused = codec.received.iter().find(|frame| !matches!(frame, Frame::Settings(_) | Frame::Ping { .. }));
+    let refused = codec
+        .received
+        .iter()
+        .find(|frame| !matches!(frame, Frame::Settings(_) | Frame::Ping { .. }));
     assert_eq!(refused, None);
     let output = std::mem::take(&mut codec.output);
     let websocket = sent(&mut end, &output);

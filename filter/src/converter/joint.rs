@@ -468,6 +468,11 @@ impl Joint {
         });
     }
 
+    /// Whether either side has said `goaway`, and not because of an error.
+    pub(super) const fn is_going_away(&self) -> bool {
+        self.going_away
+    }
+
     /// The other end says no more. Without Close that is orderly only where `goaway` was said and nothing was under
     /// way: then a near end's codec, the client of Envoy's pool, hangs up when all that it holds has been read. Nobody
     /// can say Close before, since nobody else knows when that is, and nobody after.
