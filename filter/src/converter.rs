@@ -251,6 +251,11 @@ impl Converter {
         self.joint.closed
     }
 
+    /// Whether either side has said `goaway`, and not because of an error: new requests need another WebSocket.
+    pub fn is_going_away(&self) -> bool {
+        self.joint.is_going_away()
+    }
+
     /// Bytes of WebSocket output that wait to be taken.
     pub fn websocket_waiting(&self) -> usize {
         self.joint.websocket.waiting()

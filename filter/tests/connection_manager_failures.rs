@@ -324,3 +324,65 @@ fn one_worker_asks_while_the_others_wait() {
         assert_eq!(Target::decode(bytes), Target::Unknown);
     }
 }
+
+/// The next request would open another one: that is for a probe to do, as at first.
+#[test]
+fn the_end_of_a_websocket_is_mended_by_a_probe() {
+    let world = World::new(Far::Works(5));
+    let mut worker = up(&world, &adaptive());
+    worker.run_until(worker.now + 100);
+    let Verdict::WebSocket(_, before) = worker.request() else {
+        panic!("{:?}", worker.link());
+    };
+    let end = |worker: &mut Worker, mark, at| {
+        let now = worker.time();
+        worker
+            .manager
+            .tunnel(0)
+            .unwrap()
+            .websocket_ended(mark, Time(at), now);
+    };
+    let ended = worker.now;
+    worker.connected = false;
+    end(&mut worker, 1, ended);
+    assert_eq!(worker.request(), Verdict::Http(Reason::Suspect));
+    // What was under way in the old one passes, and says nothing of the next.
+    worker.finish(before, Evidence::Passed);
+    assert_eq!(worker.request(), Verdict::Http(Reason::Suspect));
+    let handshakes = world.handshakes.get();
+    worker.run_until(worker.now + 10);
+    assert_eq!(
+        world.handshakes.get(),
+        handshakes,
+        "the first probe after it made one at once"
+    );
+    assert!(matches!(worker.request(), Verdict::WebSocket(Reason::Up, _)));
+    // The same end again, and one from before the probe, say nothing new.
+    end(&mut worker, 1, ended);
+    end(&mut worker, 2, ended - 1);
+    assert!(matches!(worker.request(), Verdict::WebSocket(Reason::Up, _)));
+    // A far end that ends each at once isn't asked again and again.
+    let handshakes = world.handshakes.get();
+    for mark in 10..2_010 {
+        worker.connected = false;
+        let now = worker.now;
+        end(&mut worker, mark, now);
+        worker.requests(1, 1);
+    }
+    let more = world.handshakes.get() - handshakes;
+    assert!((1..=3).contains(&more), "{more} in two seconds");
+}
+
+/// Mode always has no other way, and a tunnel that isn't open nothing to mend.
+#[test]
+fn the_end_of_a_websocket_changes_nothing_else() {
+    let world = World::new(Far::Works(5));
+    let mut always = up(&world, &json!({"mode": "always"}));
+    let now = always.time();
+    always.manager.tunnel(0).unwrap().websocket_ended(1, now, now);
+    assert!(matches!(always.request(), Verdict::WebSocket(Reason::Up, _)));
+    let mut cold = Worker::new(&world, &adaptive());
+    cold.manager.tunnel(0).unwrap().websocket_ended(1, now, now);
+    assert_eq!(cold.request(), Verdict::Http(Reason::Cold));
+    assert!(cold.probe.is_none());
+}

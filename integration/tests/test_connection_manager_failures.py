@@ -7,6 +7,8 @@ import contextlib
 import json
 import os
 import signal
+import socket
+import struct
 import time
 
 import pytest
@@ -46,16 +48,62 @@ def test_far_envoy_killed_again_and_again_under_load(loop, adaptive):
 
 def test_a_request_that_was_sent_again_speaks_against_its_tunnel(loop, adaptive):
     """Its client notices nothing, and no probe is due: only the number of attempts tells, once the request is over."""
-    one = adaptive(probe={"cluster": "tunnel", "interval_ms": 3_600_000, "timeout_ms": 1000}, jitter_percent=0)
+    probe = {"cluster": "tunnel", "interval_ms": 3_600_000, "timeout_ms": 1000}
+    one = adaptive(delay=0.5, eager=True, probe=probe, jitter_percent=0)
     one.pair.far.expected_to_be_dead = True
-    loop(one.until("websocket up"))
-    loop(asyncio.to_thread(one.pair.far.kill))
-    answer = loop(one.load.request("GET", "/again"))
+
+    async def run():
+        await one.until("websocket up")
+        again = asyncio.create_task(one.load.request("GET", "/again"))
+        while not one.origin.executed["GET", "/again"]:
+            await asyncio.sleep(0.02)
+        await asyncio.to_thread(one.pair.far.kill)
+        return await again
+
+    answer = loop(run(), 30)
     assert (answer.status, answer.decision) == (200, "websocket up")
     one.wait(lambda: one.metric("tunnel_requests_failed") == 1)
     answer = loop(one.load.request("GET", "/next"))
     assert answer.status == 200 and answer.decision in ("http suspect", "http backoff"), answer
     one.pair.far.expected_to_be_dead = False
+
+
+@pytest.mark.parametrize("what", ["refuses", "resets", "accepts and says nothing", "never completes the handshake"])
+def test_what_follows_the_end_of_a_websocket(loop, adaptive, what):
+    """Was never sent, and goes over plain HTTP at once, whatever its method and its size: the next WebSocket is for a probe
+    to open."""
+    one = adaptive(eager=True, probe={"cluster": "tunnel", "interval_ms": 60_000})
+    one.pair.far.expected_to_be_dead = True
+    # More than an Envoy keeps for another attempt.
+    pieces = [os.urandom(1 << 17)] * 8
+
+    async def serve(reader, writer):
+        if what == "resets":
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.close()
+            return
+        if what == "never completes the handshake":
+            writer.write(b"HTTP/1.1 101 Switching Protocols\r\n")
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+            await asyncio.sleep(PATIENCE)
+
+    async def run():
+        await one.until("websocket up")
+        await asyncio.to_thread(one.pair.far.kill)
+        server = None if what == "refuses" else await asyncio.start_server(serve, "127.0.0.1", one.pair.far_port)
+        await asyncio.to_thread(one.wait, lambda: one.metric("websockets_open") == 0)
+        answers = [await one.load.request("POST", "/post"), await one.load.upload("/upload", pieces)]
+        if server is not None:
+            server.close()
+        return answers
+
+    answers = loop(run(), 30)
+    one.check(answers)
+    assert [answer.status for answer in answers] == [200, 200], answers
+    assert set(ways(answers)) <= {"http suspect", "http backoff"}, answers
+    assert one.origin.digests["POST", "/upload"] == digest(b"".join(pieces))
+    one.pair.far.process = None
 
 
 @pytest.mark.parametrize("drain", ["/drain_listeners", "/drain_listeners?graceful"])

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 import scenario
+from adaptive import is_live
 from conftest import CLIENTS, WASM
 from endpoints import End, RequestHead, Reset, ResponseHead
 from pair import ROOT, PairError, check_free, cluster, connection_manager, envoy_version, free_port
@@ -149,7 +150,7 @@ def test_what_waits_for_a_new_websocket(variant, new_pair, web_origins, certific
     def start(envoy) -> None:
         envoy.start()
         deadline = time.monotonic() + 20
-        while not is_ready(envoy):
+        while not is_live(envoy):
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
@@ -193,13 +194,6 @@ def test_a_header_list_over_the_limit(fields, size, new_pair, web_origins):
     connection.request("GET", "/hello", headers={f"x-{number}": "x" * size for number in range(fields)})
     assert connection.getresponse().status == 431
     assert pair.near.stats()["cluster.tunnel.upstream_rq_total"] == before
-
-
-def is_ready(envoy) -> bool:
-    try:
-        return envoy.admin("/ready").strip() == "LIVE"
-    except OSError:
-        return False
 
 
 @pytest.fixture(scope="module")

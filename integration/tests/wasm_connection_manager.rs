@@ -225,6 +225,49 @@ fn a_refused_handshake_is_remembered_by_all_workers() {
     open(&mut one);
 }
 
+/// A near converter's connection ends: as a WebSocket, or before it became one.
+#[test]
+fn the_end_of_a_websocket_sends_requests_the_other_way_until_a_probe_has_passed() {
+    let near = r#"{"role": "near", "filter": "network", "handshake": {"authority": "far.example"}, "tunnel": "far"}"#;
+    let ends: [&dyn Fn(&mut Vm, u32); 3] = [
+        &|_, _| {},
+        &|vm, connection| {
+            vm.downstream_data(connection, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", false)
+                .unwrap();
+        },
+        &|vm, connection| {
+            vm.downstream_data(connection, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", false)
+                .unwrap();
+            vm.upstream_data(connection, b"HTTP/1.1 503 Service Unavailable\r\n\r\n", false)
+                .unwrap();
+        },
+    ];
+    for before in ends {
+        let shared = SharedData::default();
+        let (mut one, mut other) = (start("", &shared), start("", &shared));
+        let probe = open(&mut one);
+        one.answer_call(probe, 204).unwrap();
+        let probe = open(&mut other);
+        other.answer_call(probe, 204).unwrap();
+        for vm in [&mut one, &mut other] {
+            assert_eq!(exchange(vm), "websocket up");
+            vm.advance(SECOND / 10).unwrap();
+        }
+        let mut converter = Vm::start_sharing(near, &shared).expect("a VM");
+        converter.advance(SECOND).unwrap();
+        let connection = converter.open_connection().unwrap();
+        before(&mut converter, connection);
+        converter.close_connection(connection).unwrap();
+        for vm in [&mut one, &mut other] {
+            assert_eq!(exchange(vm), "http suspect");
+            vm.advance(SECOND / 10).unwrap();
+            let probe = only_call(vm);
+            vm.answer_call(probe, 204).unwrap();
+            assert_eq!(exchange(vm), "websocket up");
+        }
+    }
+}
+
 #[test]
 fn an_instance_without_streams_dials_nothing() {
     let mut vm = start("", &SharedData::default());

@@ -10,7 +10,7 @@
 //!   each has WebSockets of its own, which work or fail apart from those of the others. Request rates
 //!   are counted by worker too: `open` is reached by the requests of one worker.
 //! - What all workers share is whether the target has a converter ([`Target`]), because the answer is
-//!   the same for all and asking costs the target a handshake.
+//!   the same for all and asking costs the target a handshake; and when a WebSocket ended.
 //! - Whether a tunnel works is found out by a **probe**, a small request through the tunnel that the
 //!   far end's inner listener answers itself. The first one opens the WebSocket, the others keep it
 //!   alive and measure. No request waits for a probe but in mode always.
@@ -18,6 +18,9 @@
 //!   the tunnel *suspect*. At once the next requests go over plain HTTP and a probe is sent, which
 //!   decides. So a broken tunnel costs about as many requests as were in it, and a single bad moment
 //!   costs no back-off.
+//! - So does the end of a WebSocket, or its goaway, of which the near converter tells: the next request would open
+//!   another one, and couldn't be sent if that fails. All workers hear of it, and each probes its own; but no more often than
+//!   once a second.
 //!
 //! # What never happens
 //!

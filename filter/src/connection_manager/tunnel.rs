@@ -11,6 +11,9 @@ use super::time::{Time, jittered};
 /// milliseconds.
 const LOST_PROBE_GRACE_MS: u32 = 1_000;
 
+/// WebSockets that end one after the other are replaced no faster than one in so many milliseconds.
+const RENEWAL_PAUSE_MS: u32 = 1_000;
+
 /// Does the tunnel work, as far as this worker knows?
 ///
 /// ```text
@@ -128,6 +131,12 @@ pub struct Tunnel {
     failed_requests: u32,
     failed_probes: u32,
     suspect: bool,
+    /// When the last probe that was answered was sent: there was a WebSocket after that.
+    proven: Time,
+    /// The end of a WebSocket that was heeded last, by its mark.
+    heeded: Option<u64>,
+    /// When the last probe was due that replaces one.
+    renewal: Option<Time>,
     backoffs: u32,
     generation: u32,
     in_flight: u32,
@@ -154,6 +163,9 @@ impl Tunnel {
             failed_requests: 0,
             failed_probes: 0,
             suspect: false,
+            proven: now,
+            heeded: None,
+            renewal: None,
             backoffs: 0,
             generation: 0,
             in_flight: 0,
@@ -304,6 +316,27 @@ impl Tunnel {
         }
     }
 
+    /// A WebSocket to the target takes no more requests: it said goaway or ended, at that time, on this worker or
+    /// another one. If it was this worker's, the next request would open another one, and fail with it if that can't
+    /// be. So a probe does, as when the tunnel was opened. `mark` tells ends apart; each is heeded once.
+    pub fn websocket_ended(&mut self, mark: u64, at: Time, now: Time) {
+        let heeded_before = self.heeded.replace(mark) == Some(mark);
+        let is_open = matches!(self.link, Link::Up { .. }) && self.config.mode == Mode::Adaptive;
+        if heeded_before || !is_open || at < self.proven {
+            return;
+        }
+        let probe_due = self.suspect && self.probe.is_none();
+        // One that was sent before says nothing of the next WebSocket.
+        self.probe = self.probe.filter(|probe| probe.at > at);
+        self.suspect = true;
+        self.next_generation();
+        if !probe_due && self.probe.is_none() {
+            let pause_over = self.renewal.map_or(now, |last| last.after(RENEWAL_PAUSE_MS));
+            self.next_probe = now.max(pause_over);
+            self.renewal = Some(self.next_probe);
+        }
+    }
+
     fn suspected(&mut self, now: Time, random: u32) {
         self.suspect = true;
         self.next_generation();
@@ -439,6 +472,7 @@ impl Tunnel {
         let Some(probe) = self.take_probe(id) else {
             return false;
         };
+        self.proven = probe.at;
         self.measured(u32::try_from(now.since(probe.at)).unwrap_or(u32::MAX));
         if matches!(self.link, Link::Opening { .. }) {
             self.go(Link::Up { since: now });

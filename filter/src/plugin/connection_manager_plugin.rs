@@ -318,7 +318,14 @@ impl Shared {
                 && let Link::Up { since } = tunnel.link()
             {
                 let up_at = now.host.saturating_sub(now.time.since(since));
-                heed_refusal(tunnel, target, up_at.saturating_add(1), now);
+                let news = target.news();
+                if news.refused > up_at {
+                    heed_refusal(tunnel, target, now);
+                } else {
+                    let ago = now.host.saturating_sub(news.ended);
+                    let at = Time(now.time.0.saturating_sub(ago));
+                    tunnel.websocket_ended(news.ended, at, now.time);
+                }
             }
             let verdict = state.manager.request(place, context_id, now.time);
             let told = told(place, verdict, now);
@@ -387,9 +394,11 @@ impl Shared {
                 return;
             };
             tunnel.observe(seat.ticket, evidence, now.time, random);
-            if evidence == Evidence::Failed && matches!(tunnel.link(), Link::Up { .. } | Link::Backoff { .. })
+            if evidence == Evidence::Failed
+                && matches!(tunnel.link(), Link::Up { .. } | Link::Backoff { .. })
+                && target.news().refused >= seat.entered_at
             {
-                heed_refusal(tunnel, target, seat.entered_at, now);
+                heed_refusal(tunnel, target, now);
             }
             state.report();
             state.arm(Some(now.time));
@@ -510,7 +519,7 @@ impl Shared {
         };
         let result = match status {
             Some(200..=299) => Ok(()),
-            _ if target.refused_since(call.sent_at) => Err(ProbeFailure::NoConverter),
+            _ if target.news().refused >= call.sent_at => Err(ProbeFailure::NoConverter),
             Some(504) => Err(ProbeFailure::TimedOut),
             _ => Err(ProbeFailure::Broken),
         };
@@ -583,13 +592,10 @@ fn told(place: Option<usize>, verdict: Verdict, now: Moment) -> Told {
     Told::Go(decision, seat)
 }
 
-/// Takes a tunnel out of use, on all workers, if the near converter has met a target without converter
-/// since that time, by the host's clock, milliseconds.
-fn heed_refusal(tunnel: &mut Tunnel, target: &SharedTarget, time: u64, now: Moment) {
-    if target.refused_since(time) {
-        let ttl = tunnel.config().no_converter_ttl_ms;
-        let until = Time(now.host).after(ttl);
-        target.store(Target::Lacks { until });
-        tunnel.no_converter(now.time.after(ttl));
-    }
+/// Takes a tunnel out of use, on all workers: a near converter has met a target without converter.
+fn heed_refusal(tunnel: &mut Tunnel, target: &SharedTarget, now: Moment) {
+    let ttl = tunnel.config().no_converter_ttl_ms;
+    let until = Time(now.host).after(ttl);
+    target.store(Target::Lacks { until });
+    tunnel.no_converter(now.time.after(ttl));
 }

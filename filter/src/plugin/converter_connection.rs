@@ -210,6 +210,7 @@ impl ConverterConnection {
         {
             SharedTarget::of(tunnel).refuse();
         }
+        self.shared.tell_end();
         self.shared.end_later(self.id, 0);
         websocket.refuse();
         websocket.give(Side::WebSocket, TO_CLIENT, b"")
@@ -321,6 +322,9 @@ impl ConverterConnection {
         self.shared.ended(self.id);
         let elapsed = host::now().saturating_sub(self.begun_at) / 1_000_000;
         let timed_out = self.begun_at > 0 && elapsed >= u64::from(self.handshake.timeout_ms);
+        if matches!(state, State::New | State::Asked(_)) {
+            self.shared.tell_end();
+        }
         match state {
             State::Open(websocket) => websocket.end(),
             State::Asked(_) | State::New if timed_out => {

@@ -296,15 +296,19 @@ impl ConverterContext {
     /// A near end can't end its stream.
     fn watch_end(&mut self) {
         let role = self.role();
-        if let (State::Open(websocket), Role::Far) = (&mut self.state, role) {
-            websocket.watch_end();
+        match (&mut self.state, role) {
+            (State::Open(websocket), Role::Far) => websocket.watch_end(),
+            (State::Open(websocket), Role::Near) => websocket.watch_requests(),
+            _ => {}
         }
     }
 
     /// The stream is over, whoever ended it.
     fn end(&mut self) {
-        if let State::Open(websocket) = std::mem::replace(&mut self.state, State::Refused) {
-            websocket.end();
+        match std::mem::replace(&mut self.state, State::Refused) {
+            State::Open(websocket) => websocket.end(),
+            State::Handshake { .. } => self.shared.tell_end(),
+            State::New | State::Refused => {}
         }
     }
 }

@@ -13,6 +13,7 @@ use super::converter_context::ConverterContext;
 use super::exports::{Connection, Plugin, Stream};
 use super::host::{self, Buffer, StreamKind};
 use super::metrics::Metrics;
+use super::shared_target::SharedTarget;
 use crate::config::{Attachment, Config, PluginConfig};
 use log::error;
 use proxy_wasm::types::Action;
@@ -126,6 +127,13 @@ impl Shared {
             closing.push(Closing { context_id, at });
         }
         set_tick(CLOSING_TICK);
+    }
+
+    /// Tells the connection managers of a near end's tunnel that its next request needs another WebSocket.
+    pub(super) fn tell_end(&self) {
+        if let Some(tunnel) = &self.config.tunnel {
+            SharedTarget::of(tunnel).end();
+        }
     }
 
     /// This context is gone, or needs no end any more.

@@ -2,8 +2,7 @@
 //! shared data, which belong to the `vm_id` and not to the VM.
 //!
 //! - `wsferry.target.NAME`: a [`Target`], kept by the connection managers.
-//! - `wsferry.refused.NAME`: when the near converter last met a target without converter, by the
-//!   host's clock, milliseconds in 8 bytes, big endian.
+//! - `wsferry.news.NAME`: [`News`] of the near converters.
 //!
 //! Where shared data fails, every worker is on its own: it asks the target itself.
 
@@ -17,7 +16,32 @@ const ATTEMPTS: usize = 8;
 #[derive(Debug)]
 pub(super) struct SharedTarget {
     target: String,
-    refused: String,
+    news: String,
+}
+
+/// What happened last to a near converter of any worker, by the host's clock, milliseconds; 0 for never. Each is stored in
+/// 8 bytes, big endian.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct News {
+    /// A handshake has shown that the target has no converter.
+    pub(super) refused: u64,
+    /// A WebSocket, or what should have become one, ended or takes no more requests.
+    pub(super) ended: u64,
+}
+
+impl News {
+    fn encode(self) -> [u8; 16] {
+        ((u128::from(self.refused) << 64) | u128::from(self.ended)).to_be_bytes()
+    }
+
+    fn decode(bytes: &[u8]) -> Self {
+        let (refused, ended) = bytes.split_at_checked(8).unwrap_or_default();
+        let number = |bytes: &[u8]| <[u8; 8]>::try_from(bytes).map_or(0, u64::from_be_bytes);
+        Self {
+            refused: number(refused),
+            ended: number(ended),
+        }
+    }
 }
 
 impl SharedTarget {
@@ -25,14 +49,19 @@ impl SharedTarget {
     pub(super) fn of(tunnel: &str) -> Self {
         Self {
             target: format!("wsferry.target.{tunnel}"),
-            refused: format!("wsferry.refused.{tunnel}"),
+            news: format!("wsferry.news.{tunnel}"),
         }
     }
 
-    /// Makes the entry if there is none: a version can be compared only with one that is there.
+    /// Makes the entries if there are none: a version can be compared only with one that is there.
     pub(super) fn make(&self) -> Result<(), Status> {
-        if host::shared_data(&self.target)?.0.is_empty() {
-            host::set_shared_data(&self.target, &Target::Unknown.encode(), 0)?;
+        for (key, first) in [
+            (&self.target, &Target::Unknown.encode()[..]),
+            (&self.news, &News::default().encode()),
+        ] {
+            if host::shared_data(key)?.0.is_empty() {
+                host::set_shared_data(key, first, 0)?;
+            }
         }
         Ok(())
     }
@@ -69,15 +98,32 @@ impl SharedTarget {
 
     /// A near converter's handshake has shown that the target has no converter.
     pub(super) fn refuse(&self) {
-        let now = host::now() / 1_000_000;
-        let _ = host::set_shared_data(&self.refused, &now.to_be_bytes(), 0);
+        self.tell(|news, now| news.refused = now);
     }
 
-    /// Whether one has since that time, by the host's clock, milliseconds.
-    pub(super) fn refused_since(&self, time: u64) -> bool {
-        let Ok((bytes, _)) = host::shared_data(&self.refused) else {
-            return false;
-        };
-        <[u8; 8]>::try_from(bytes).is_ok_and(|bytes| u64::from_be_bytes(bytes) >= time)
+    /// A near converter's WebSocket has ended or takes no more requests.
+    pub(super) fn end(&self) {
+        self.tell(|news, now| news.ended = now);
+    }
+
+    /// Where it fails, the others find out by themselves.
+    fn tell(&self, change: impl Fn(&mut News, u64)) {
+        let now = host::now() / 1_000_000;
+        for _ in 0..ATTEMPTS {
+            let Ok((bytes, version)) = host::shared_data(&self.news) else {
+                return;
+            };
+            let mut news = News::decode(&bytes);
+            change(&mut news, now);
+            match host::set_shared_data(&self.news, &news.encode(), version) {
+                Ok(false) => {}
+                Ok(true) | Err(_) => return,
+            }
+        }
+    }
+
+    /// What near converters have told.
+    pub(super) fn news(&self) -> News {
+        host::shared_data(&self.news).map_or_else(|_| News::default(), |(bytes, _)| News::decode(&bytes))
     }
 }

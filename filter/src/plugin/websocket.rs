@@ -23,6 +23,8 @@ pub(super) struct WebSocket {
     end: End,
     /// Streams that were open when the other end's direction ended.
     cut_off: usize,
+    /// The tunnel's connection managers know that this one takes no more requests.
+    told: bool,
 }
 
 /// How far the end of a connection has come.
@@ -84,6 +86,7 @@ impl WebSocket {
             totals: Counts::default(),
             end: End::Open,
             cut_off: 0,
+            told: false,
         })
     }
 
@@ -176,6 +179,7 @@ impl WebSocket {
     /// answer to it is worth a wait, because it is the answer or because the other end broke the
     /// protocol (RFC 6455 §7.1.7); else after the time it has to answer (§7.1.1).
     pub(super) fn watch_end(&mut self) {
+        self.watch_requests();
         let Some(closed) = self.converter.closed() else {
             return;
         };
@@ -191,8 +195,22 @@ impl WebSocket {
         self.shared.end_later(self.id, milliseconds);
     }
 
+    /// Sees to it that the connection managers know when this one takes no more requests.
+    pub(super) fn watch_requests(&mut self) {
+        if self.converter.is_going_away() || self.converter.closed().is_some() {
+            self.tell_end();
+        }
+    }
+
+    fn tell_end(&mut self) {
+        if !std::mem::replace(&mut self.told, true) {
+            self.shared.tell_end();
+        }
+    }
+
     /// It is over, whoever ended it.
     pub(super) fn end(mut self: Box<Self>) {
+        self.tell_end();
         let Some(opened_at) = self.opened_at else {
             return;
         };
