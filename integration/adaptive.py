@@ -44,7 +44,7 @@ def configure(pair: Pair, **changes) -> None:
 def tunnel_by_route(near: dict, name: str, prefix: str, far_port: int) -> None:
     """Adds a tunnel to another far end, for requests below `prefix`: the routes name their tunnels in their metadata."""
     resources = near["static_resources"]
-    others = {kind: f"{kind}_{name}" for kind in ("carrier", "either", "tunnel", "far")}
+    others = {kind: f"{kind}_{name}" for kind in ("carrier", "either", "either_http2", "tunnel", "far")}
 
     def rename(mapping: dict) -> None:
         for key in mapping.keys() & {"name", "cluster_name", "cluster", "server_listener_name"}:

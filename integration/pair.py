@@ -278,13 +278,16 @@ class Pair:
         set_port(listener(near, "ingress"), self.near_port)
         set_port(near["admin"], near_admin or free_port())
         set_port(far["admin"], far_admin or free_port())
-        for name, address in (("origin", self.origin), ("origin_http2", host_and_port(grpc_origin or origin))):
+        clusters = {item["name"] for item in near["static_resources"]["clusters"]}
+        for there, directly, address in (
+            ("origin", "direct", self.origin),
+            ("origin_http2", "direct_http2", host_and_port(grpc_origin or origin)),
+        ):
             socket_address = {"address": address[0], "port_value": address[1]}
-            endpoint(far, name)["address"]["socket_address"] = socket_address
-        if any(item["name"] == "direct" for item in near["static_resources"]["clusters"]):
+            endpoint(far, there)["address"]["socket_address"] = socket_address
             # The other way of near-adaptive.yaml.
-            socket_address = {"address": self.origin[0], "port_value": self.origin[1]}
-            endpoint(near, "direct")["address"]["socket_address"] = socket_address
+            if directly in clusters:
+                endpoint(near, directly)["address"]["socket_address"] = socket_address
         if baseline:
             bypass_tunnel(near, far, self.far_port)
         else:

@@ -109,3 +109,27 @@ def test_cancel(stub):
     stub.Unary(Text(), timeout=TIMEOUT)
     call.cancel()
     wait_until_cancelled(stub, name)
+
+
+def test_whatever_the_connection_manager_decides(new_pair, web_origins):
+    """Plain HTTP, the WebSocket, and plain HTTP again without a far Envoy."""
+    port, _, service = web_origins
+    pair = new_pair(
+        f"127.0.0.1:{port}", grpc_origin=f"127.0.0.1:{service}", near_config=ROOT / "envoy/near-adaptive.yaml"
+    )
+    pair.far.expected_to_be_dead = True
+
+    def call_until_most_go_to(upstream: str) -> None:
+        name = f"cluster.{upstream}.upstream_rq_total"
+        before, deadline = pair.near.stats().get(name, 0), time.monotonic() + TIMEOUT
+        while pair.near.stats().get(name, 0) < before + 20:
+            assert stub.Unary(Text(text="hello"), timeout=TIMEOUT).text == "hello"
+            assert time.monotonic() < deadline
+
+    options = [("grpc.enable_http_proxy", 0)]
+    with grpc.insecure_channel(f"127.0.0.1:{pair.near_port}", options) as channel:
+        stub = services.EchoStub(channel)
+        assert stub.Unary(Text(text="cold"), timeout=TIMEOUT).text == "cold"
+        call_until_most_go_to("tunnel")
+        pair.far.kill()
+        call_until_most_go_to("direct_http2")
