@@ -287,7 +287,7 @@ class Pair:
             endpoint(far, there)["address"]["socket_address"] = socket_address
             # The other way of near-adaptive.yaml.
             if directly in clusters:
-                endpoint(near, directly)["address"]["socket_address"] = socket_address
+                endpoint(near, directly)["address"]["socket_address"] = {**socket_address}
         if baseline:
             bypass_tunnel(near, far, self.far_port)
         else:

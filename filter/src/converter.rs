@@ -119,6 +119,7 @@ impl Converter {
     pub fn http2_input(&mut self, input: &[u8], mask_keys: &mut dyn MaskKeys) {
         if self.joint.closed.is_none() {
             self.joint.websocket.begin(input.len());
+            self.joint.return_stray_bytes(mask_keys);
             let result = self.convert_http2(input, mask_keys);
             self.joint.websocket.finish(mask_keys, &mut self.joint.counts);
             if let Err(error) = result {
@@ -157,16 +158,19 @@ impl Converter {
         let joint = &mut self.joint;
         joint.counts.websocket_bytes_in = joint.counts.websocket_bytes_in.wrapping_add(length(input));
         if self.joint.closed.is_some() {
-            return self.joint.reset_streams();
+            // Until this end's Close frame is on its way, nothing that comes can be the answer to it.
+            if self.joint.role == Role::Far || self.joint.websocket.close_taken() {
+                self.joint.reset_streams();
+            }
+            return;
         }
         self.joint.http2.reserve_for(input.len());
         if let Err(error) = self.convert_websocket(input, mask_keys) {
             self.joint.fail(error);
         }
-        self.joint.return_stray_bytes(mask_keys);
         if self.joint.websocket.answers_waiting() > MAX_WAITING {
             self.joint.fail(Error::ExcessiveLoad);
-        } else if self.joint.websocket.waiting() > 0 {
+        } else if self.joint.websocket.waiting() > 0 || self.joint.stray_bytes > 0 {
             self.joint.http2.request_echo();
         }
     }

@@ -68,6 +68,8 @@ pub enum Error {
     Http2FrameSize,
     /// A frame that its place, flags or stream don't allow.
     Http2Protocol,
+    /// GOAWAY with an error (§6.8): the codec takes nothing more, and has nothing more to say.
+    Http2Goaway,
     /// HPACK (RFC 7541) that can't be decoded.
     Hpack,
     /// A message without the pseudo-header fields it needs, or with ones it mustn't have (§8.3).
@@ -155,7 +157,7 @@ pub mod close_code {
 
 impl Error {
     /// Every error, for tables, counters and tests.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::ReservedBits,
         Self::ReservedOpcode,
         Self::TextFrame,
@@ -184,6 +186,7 @@ impl Error {
         Self::Http2Preface,
         Self::Http2FrameSize,
         Self::Http2Protocol,
+        Self::Http2Goaway,
         Self::Hpack,
         Self::Http2Malformed,
         Self::Http2HeaderListTooBig,
@@ -240,6 +243,7 @@ impl Error {
             Self::Http2Preface => local(Scope::Connection, h2::PROTOCOL_ERROR, "http2_preface"),
             Self::Http2FrameSize => local(Scope::Connection, h2::INTERNAL_ERROR, "http2_frame_size"),
             Self::Http2Protocol => local(Scope::Connection, h2::PROTOCOL_ERROR, "http2_protocol"),
+            Self::Http2Goaway => local(Scope::Connection, h2::INTERNAL_ERROR, "http2_goaway"),
             Self::Hpack => local(Scope::Connection, h2::COMPRESSION_ERROR, "hpack"),
             Self::Http2Malformed => local(Scope::Stream, h2::PROTOCOL_ERROR, "http2_malformed"),
             Self::Http2HeaderListTooBig => {

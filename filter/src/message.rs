@@ -151,6 +151,10 @@ struct FieldEnds {
 /// RFC 7541 §4.1), in bytes.
 pub const FIELD_OVERHEAD: usize = 32;
 
+/// Longest name or value of a field, pseudo-header fields included, in bytes. Envoy's HTTP/2 codec (nghttp2) takes a longer one,
+/// not Huffman-coded, for an error of the whole connection.
+pub const MAX_STRING: usize = 65_536;
+
 impl Fields {
     /// An empty list.
     pub const fn new() -> Self {

@@ -168,9 +168,11 @@ fn a_large_message_leaves_no_large_buffer_behind() {
         max_header_list_bytes: 512 * 1024,
         ..Limits::default()
     });
-    let length = 400_000_u32;
-    let mut bytes = [&[0x83, 3, 0, 0x82, 0x61, b'x', 0x5a][..], &length.to_be_bytes()].concat();
-    bytes.resize(bytes.len() + length as usize, b'x');
+    // Eight fields of 50,000 bytes.
+    let length = 50_000_u16;
+    let mut field = [&[0x41, b'x', 0x59][..], &length.to_be_bytes()].concat();
+    field.resize(field.len() + usize::from(length), b'x');
+    let bytes = [&[0x83, 3, 0, 0x90][..], &field.repeat(8)].concat();
     assert_eq!(decode_in(&mut decoder, &bytes, 10_000), Ok(()));
     drop(bytes);
     // The header list stays, the message it came in doesn't.

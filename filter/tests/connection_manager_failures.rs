@@ -386,3 +386,40 @@ fn the_end_of_a_websocket_changes_nothing_else() {
     assert_eq!(cold.request(), Verdict::Http(Reason::Cold));
     assert!(cold.probe.is_none());
 }
+
+/// `stable_ms`: a tunnel that worked for so long begins again with the base (docs/configuration.md).
+#[test]
+fn a_tunnel_that_was_let_go_after_it_was_stable_begins_with_the_base() {
+    let world = World::new(Far::Works(5));
+    let mut worker = up(&world, &adaptive());
+    // An outage with several back-offs.
+    world.far.set(Far::Down);
+    worker.connected = false;
+    worker.requests(1000, 20);
+    world.far.set(Far::Works(5));
+    worker.requests(1000, 20);
+    assert!(matches!(worker.link(), Link::Up { .. }));
+    // It works for 60 s (stable_ms is 5 s), then nobody wants it for a while.
+    worker.requests(600, 100);
+    assert!(matches!(worker.link(), Link::Up { .. }));
+    worker.run_until(worker.now + 60_000);
+    assert_eq!(worker.link(), Link::Idle);
+    // A new day; the far end is just away.
+    world.far.set(Far::Down);
+    worker.connected = false;
+    worker.links.clear();
+    worker.requests(8, 10);
+    let Some((at, Link::Backoff { until })) = worker
+        .links
+        .iter()
+        .find(|(_, link)| matches!(link, Link::Backoff { .. }))
+        .copied()
+    else {
+        panic!("{:?}", worker.links)
+    };
+    assert!(
+        until.0 - at <= 500,
+        "base_backoff_ms is 500, back-off of {} ms",
+        until.0 - at
+    );
+}

@@ -146,6 +146,6 @@ fn a_header_list_above_the_peers_limit_is_refused_here_and_harms_no_other_stream
 fn without_a_limit_of_the_peer_only_this_ends_own_counts() {
     let mut near = Near::new();
     near.peer_settings(Settings::INITIAL_WINDOW_SIZE, 1 << 20);
-    assert_eq!(near.request(1, 90_000), []);
+    assert_eq!(near.request(1, 65_536), []);
     assert_eq!(near.requests_sent(), [0]);
 }

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import http.client
+import http.server
 import os
 import socket
 import ssl
 import subprocess
+import threading
 import time
 
 import pytest
@@ -183,6 +185,69 @@ def test_what_waits_for_a_new_websocket(variant, new_pair, web_origins, certific
     assert [client.getresponse().status for client in clients] == [200] * 200
     closed = pair.near.stats().get("wasmcustom.wsferry_protocol_errors_excessive_load", 0)
     assert closed == 0
+
+
+class Application(http.server.BaseHTTPRequestHandler):
+    """Answers at once with a field of so many bytes, or begins an answer and ends it when it is told to."""
+
+    protocol_version = "HTTP/1.1"
+    over = threading.Event()
+    asked = threading.Semaphore(0)
+
+    def do_GET(self) -> None:
+        self.asked.release()
+        if self.path == "/hang":
+            self.over.wait(60)
+        self.send_response(200)
+        if self.path.startswith("/large/"):
+            self.send_header("x-large", "v" * int(self.path.removeprefix("/large/")))
+        self.send_header("content-length", "3")
+        self.end_headers()
+        if self.path == "/wait":
+            self.over.wait(60)
+        self.wfile.write(b"end")
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_one_request_cannot_have_costs_no_other(variant, new_pair, certificates):
+    """A value that no HTTP/2 codec takes, in a request and in a response; and a few hundred clients that give up early, on
+    a WebSocket that is still young."""
+    Application.over.clear()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Application)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    pair = new_pair(f"127.0.0.1:{server.server_port}", **VARIANTS[variant])
+
+    def get(path: str, **fields: str) -> http.client.HTTPResponse:
+        connection = http.client.HTTPConnection("127.0.0.1", pair.near_port, timeout=10)
+        connection.request("GET", path, headers=fields)
+        return connection.getresponse()
+
+    def websockets() -> int:
+        return pair.near.stats()["cluster.tunnel.upstream_cx_total"]
+
+    before = websockets()
+    try:
+        waiting = get("/wait")
+        assert get("/", large="v" * 70_000).status == 503
+        assert get("/large/70000").status in (502, 503)
+        assert get("/large/60000").status == 200
+        asked = 4
+        for _ in range(300):
+            with socket.create_connection(("127.0.0.1", pair.near_port)) as impatient:
+                impatient.sendall(b"GET /hang HTTP/1.1\r\nhost: a\r\n\r\n")
+                while asked:
+                    assert Application.asked.acquire(timeout=10)
+                    asked -= 1
+            asked = 1
+        assert get("/large/10").status == 200
+    finally:
+        Application.over.set()
+    assert waiting.read() == b"end"
+    assert websockets() == before
+    server.shutdown()
 
 
 @pytest.mark.parametrize("fields, size", [pytest.param(250, 10, id="fields"), pytest.param(200, 450, id="bytes")])

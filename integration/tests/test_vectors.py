@@ -119,6 +119,7 @@ class HeaderList:
 
     def counted(self, name: bytes, value: bytes) -> bytes:
         need(not re.search(rb"[\0\r\n]", value), "invalid_field")
+        need(max(len(name), len(value)) <= 65536, "header_list_too_big")
         if value or not name.startswith(b":"):
             self.count += 1
             self.bytes += len(name) + len(value) + 32

@@ -8,7 +8,7 @@ use super::{AUTHORITY, METHODS, PATH, SCHEMES};
 use crate::config::Limits;
 use crate::error::Error;
 use crate::known_strings::KnownStrings;
-use crate::message::{FIELD_OVERHEAD, Fields, RequestHead};
+use crate::message::{FIELD_OVERHEAD, Fields, MAX_STRING, RequestHead};
 
 /// Decodes header lists, keeps the tables of its direction, and lends out what was decoded last.
 pub(super) struct HeaderBlock {
@@ -303,6 +303,9 @@ impl Budget {
     /// Makes room for one field before it is copied.
     fn take(&mut self, name: usize, value: usize) -> Result<(), Error> {
         let bytes = name.saturating_add(value).saturating_add(FIELD_OVERHEAD);
+        if name.max(value) > MAX_STRING {
+            return Err(Error::HeaderListTooBig);
+        }
         self.fields = self.fields.checked_sub(1).ok_or(Error::HeaderListTooBig)?;
         self.bytes = self.bytes.checked_sub(bytes).ok_or(Error::HeaderListTooBig)?;
         Ok(())

@@ -133,8 +133,8 @@ pub struct Tunnel {
     suspect: bool,
     /// When the last probe that was answered was sent: there was a WebSocket after that.
     proven: Time,
-    /// The end of a WebSocket that was heeded last, by its mark.
-    heeded: Option<u64>,
+    /// The end of a WebSocket that was heeded last: its mark, and when it was.
+    ended: Option<(u64, Time)>,
     /// When the last probe was due that replaces one.
     renewal: Option<Time>,
     backoffs: u32,
@@ -164,7 +164,7 @@ impl Tunnel {
             failed_probes: 0,
             suspect: false,
             proven: now,
-            heeded: None,
+            ended: None,
             renewal: None,
             backoffs: 0,
             generation: 0,
@@ -320,21 +320,24 @@ impl Tunnel {
     /// another one. If it was this worker's, the next request would open another one, and fail with it if that can't
     /// be. So a probe does, as when the tunnel was opened. `mark` tells ends apart; each is heeded once.
     pub fn websocket_ended(&mut self, mark: u64, at: Time, now: Time) {
-        let heeded_before = self.heeded.replace(mark) == Some(mark);
         let is_open = matches!(self.link, Link::Up { .. }) && self.config.mode == Mode::Adaptive;
-        if heeded_before || !is_open || at < self.proven {
+        let is_known = self.ended.is_some_and(|(known, _)| known == mark);
+        if is_known || !is_open || at < self.proven {
             return;
         }
-        let probe_due = self.suspect && self.probe.is_none();
-        // One that was sent before says nothing of the next WebSocket.
-        self.probe = self.probe.filter(|probe| probe.at > at);
-        self.suspect = true;
-        self.next_generation();
-        if !probe_due && self.probe.is_none() {
-            let pause_over = self.renewal.map_or(now, |last| last.after(RENEWAL_PAUSE_MS));
-            self.next_probe = now.max(pause_over);
-            self.renewal = Some(self.next_probe);
+        self.ended = Some((mark, at));
+        if !self.suspect {
+            self.suspect = true;
+            self.next_generation();
+            self.renew(now);
         }
+    }
+
+    /// A probe is due, but renewals have their pace.
+    fn renew(&mut self, now: Time) {
+        let pause_over = self.renewal.map_or(now, |last| last.after(RENEWAL_PAUSE_MS));
+        self.next_probe = now.max(pause_over);
+        self.renewal = Some(self.next_probe);
     }
 
     fn suspected(&mut self, now: Time, random: u32) {
@@ -347,13 +350,18 @@ impl Tunnel {
         }
     }
 
-    fn back_off(&mut self, now: Time, random: u32) {
-        let failures = self.config.failures;
+    /// A tunnel that has worked for long begins again with the shortest back-off, whatever takes it out of use.
+    fn forgive(&mut self, now: Time) {
         if let Link::Up { since } = self.link
-            && now.since(since) >= u64::from(failures.stable_ms)
+            && now.since(since) >= u64::from(self.config.failures.stable_ms)
         {
             self.backoffs = 0;
         }
+    }
+
+    fn back_off(&mut self, now: Time, random: u32) {
+        let failures = self.config.failures;
+        self.forgive(now);
         let delay = 1u32
             .checked_shl(self.backoffs)
             .and_then(|factor| failures.base_backoff_ms.checked_mul(factor))
@@ -399,6 +407,7 @@ impl Tunnel {
             Link::Opening { .. } | Link::Up { .. } if wanted => {}
             Link::Idle => {}
             Link::Opening { .. } | Link::Up { .. } | Link::Backoff { .. } | Link::NoConverter { .. } => {
+                self.forgive(now);
                 self.go(Link::Idle);
             }
         }
@@ -472,12 +481,17 @@ impl Tunnel {
         let Some(probe) = self.take_probe(id) else {
             return false;
         };
-        self.proven = probe.at;
         self.measured(u32::try_from(now.since(probe.at)).unwrap_or(u32::MAX));
         if matches!(self.link, Link::Opening { .. }) {
             self.go(Link::Up { since: now });
         }
         self.failed_probes = 0;
+        if self.suspect && self.ended.is_some_and(|(_, at)| probe.at < at) {
+            // It passed through the WebSocket that has ended since.
+            self.renew(now);
+            return true;
+        }
+        self.proven = probe.at;
         if self.suspect {
             self.suspect = false;
             self.next_generation();

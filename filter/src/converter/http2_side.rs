@@ -10,7 +10,7 @@ use crate::message::{Http2Id, Message, Settings};
 /// not be unique.
 const ECHO: [u8; 8] = *b"wsferry\0";
 
-/// Settings that the codec hasn't acknowledged yet, at most.
+/// Settings of the other end that the codec hasn't acknowledged yet, at most.
 const MAX_UNACKNOWLEDGED: usize = 16;
 
 /// Whose settings the codec has been given.
@@ -29,6 +29,8 @@ pub struct Http2Side {
     settings_sent: bool,
     unacknowledged: VecDeque<Origin>,
     echo_under_way: bool,
+    /// Bytes of the connection's window that the codec is owed.
+    owed: u32,
     /// What streams are reset with once the WebSocket has closed.
     pub reset_code: u32,
 }
@@ -41,16 +43,21 @@ impl Http2Side {
             settings_sent: false,
             unacknowledged: VecDeque::new(),
             echo_under_way: false,
+            owed: 0,
             reset_code: http2_code::INTERNAL_ERROR,
         }
     }
 
     /// Bytes that wait to be taken.
     pub fn waiting(&self) -> usize {
-        self.out.len()
+        self.out.len().saturating_add(usize::from(self.owed > 0))
     }
 
     pub fn take(&mut self, out: &mut Vec<u8>) {
+        let bytes = std::mem::take(&mut self.owed);
+        if bytes > 0 {
+            self.send(&Message::Credit { stream: None, bytes });
+        }
         out.clear();
         std::mem::swap(&mut self.out, out);
     }
@@ -84,7 +91,11 @@ impl Http2Side {
     /// # Errors
     /// [`Error::ExcessiveLoad`] if the codec hasn't acknowledged the ones before.
     pub fn send_settings(&mut self, settings: &Settings) -> Result<(), Error> {
-        if self.unacknowledged.len() >= MAX_UNACKNOWLEDGED {
+        let of_peer = self
+            .unacknowledged
+            .iter()
+            .filter(|origin| **origin == Origin::Peer);
+        if of_peer.count() >= MAX_UNACKNOWLEDGED {
             return Err(Error::ExcessiveLoad);
         }
         self.settings_sent = true;
@@ -118,7 +129,7 @@ impl Http2Side {
     /// connection, and to the stream if it is still open.
     pub fn give_back(&mut self, stream: Option<Http2Id>, bytes: u32) {
         if bytes > 0 {
-            self.send(&Message::Credit { stream: None, bytes });
+            self.owed = self.owed.saturating_add(bytes);
             if stream.is_some() {
                 self.send(&Message::Credit { stream, bytes });
             }

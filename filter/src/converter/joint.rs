@@ -22,9 +22,11 @@ pub(super) struct Joint {
     pub(super) http2: Http2Side,
     pub(super) websocket: WebSocketSide,
     /// Data for streams that are gone, to be given back to the other end's connection window, bytes.
-    stray_bytes: u32,
+    pub(super) stray_bytes: u32,
     /// Either side has said `goaway`, and not because of an error.
     going_away: bool,
+    /// The last stream that the local codec's client may still count on, once it was told.
+    goaway_last: Option<Http2Id>,
     pub(super) closed: Option<Closed>,
     pub(super) counts: Counts,
 }
@@ -43,6 +45,7 @@ impl Joint {
             websocket: WebSocketSide::new(writer, cbor::Encoder::new(&config.field_policy)),
             stray_bytes: 0,
             going_away: false,
+            goaway_last: None,
             closed: None,
             counts: Counts::default(),
         }
@@ -126,9 +129,13 @@ impl Joint {
                 let wire = last.map(|last| self.streams.last_for_wire(last));
                 if let (Role::Far, Some(last)) = (self.role, last) {
                     self.streams.remove_after(last);
+                    self.goaway_last = Some(last);
                 }
                 self.send(Message::Goaway { last: wire, code }, keys);
-                Ok(())
+                match code {
+                    http2_code::NO_ERROR => Ok(()),
+                    _ => Err(Error::Http2Goaway),
+                }
             }
         }
     }
@@ -271,7 +278,11 @@ impl Joint {
             }
             Message::Settings(settings) => self.incoming_settings(settings),
             Message::Ack => {
-                if let Some(bytes) = self.websocket.acknowledged() {
+                // The codec would take one for nothing for an error.
+                let Some(initial) = self.websocket.acknowledged() else {
+                    return Ok(());
+                };
+                if let Some(bytes) = initial {
                     self.streams.set_receive_initial(bytes);
                 }
                 self.http2.send(&Message::Ack);
@@ -279,9 +290,14 @@ impl Joint {
             }
             Message::Goaway { last, code } => {
                 self.going_away |= code == http2_code::NO_ERROR;
-                let last = last.map(|last| self.streams.last_for_http2(last));
+                let last = match self.role {
+                    Role::Near => last.map(|last| self.streams.last_for_http2(last)),
+                    // A client's is of pushed streams (RFC 9113 §6.8), and there are none.
+                    Role::Far => Some(Http2Id(0)),
+                };
                 if let (Role::Near, Some(last)) = (self.role, last) {
                     self.streams.remove_after(last);
+                    self.goaway_last = Some(last);
                 }
                 self.http2.send(&Message::Goaway { last, code });
                 Ok(())
@@ -309,6 +325,10 @@ impl Joint {
                 keys,
             );
             return Ok(());
+        }
+        if self.goaway_last.is_some() {
+            // It crossed `goaway`, and near forgets it when it reads that.
+            return self.streams.skip_wire(wire);
         }
         let stream = self.streams.open_incoming(wire, end)?;
         self.counts.streams_opened = self.counts.streams_opened.wrapping_add(1);
@@ -402,7 +422,7 @@ impl Joint {
         let bytes = std::mem::take(&mut self.stray_bytes);
         if bytes > 0 && self.closed.is_none() {
             self.streams.grant(None, bytes);
-            self.send_alone(Message::Credit { stream: None, bytes }, keys);
+            self.send(Message::Credit { stream: None, bytes }, keys);
         }
     }
 
@@ -443,14 +463,22 @@ impl Joint {
             Role::Far => self.reset_streams(),
             Role::Near => {
                 if self.streams.len() > 0 {
-                    let last = Some(self.streams.last_opened());
-                    self.http2.send(&Message::Goaway {
-                        last,
-                        code: http2_code,
-                    });
+                    self.no_more_streams(http2_code);
                 }
             }
         }
+    }
+
+    /// Tells a near end's codec that streams it may still open, or has opened unseen, are never sent.
+    fn no_more_streams(&mut self, code: u32) {
+        let opened = self.streams.last_opened();
+        // Never a later one than before (RFC 9113 §6.8).
+        let last = self.goaway_last.map_or(opened, |told| told.min(opened));
+        self.goaway_last = Some(last);
+        self.http2.send(&Message::Goaway {
+            last: Some(last),
+            code,
+        });
     }
 
     /// Before there is a WebSocket: ends what the local codec has open as never sent.
@@ -487,6 +515,9 @@ impl Joint {
             by: Closer::Nobody,
             error: None,
         });
+        if self.role == Role::Near {
+            self.no_more_streams(http2_code::NO_ERROR);
+        }
         self.reset_streams();
     }
 

@@ -239,9 +239,12 @@ impl WebSocketSide {
         Ok(())
     }
 
-    /// The other end knows the oldest settings; their initial window.
-    pub fn acknowledged(&mut self) -> Option<u32> {
-        self.unacknowledged.pop_front().flatten()
+    /// The other end knows the oldest settings; `None` if there are none. The initial window that it may use now, if they
+    /// had one: the largest of theirs and of those that are under way, since a larger one counts at once.
+    pub fn acknowledged(&mut self) -> Option<Option<u32>> {
+        let oldest = self.unacknowledged.pop_front()?;
+        let under_way = self.unacknowledged.iter().flatten().copied().max();
+        Some(oldest.map(|bytes| bytes.max(under_way.unwrap_or_default())))
     }
 
     pub fn request_close(&mut self, code: Option<u16>, reason: &'static str) {

@@ -3,7 +3,7 @@
 use crate::config::Limits;
 use crate::error::Error;
 use crate::http2::Sender;
-use crate::message::{FIELD_OVERHEAD, Field, Fields, RequestHead};
+use crate::message::{FIELD_OVERHEAD, Field, Fields, MAX_STRING, RequestHead};
 
 /// What a header block turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +86,8 @@ impl HeaderList {
         let bytes = field.name.len().saturating_add(field.value.len());
         self.bytes = self.bytes.saturating_add(bytes).saturating_add(FIELD_OVERHEAD);
         self.count = self.count.saturating_add(1);
-        if self.bytes > self.max_bytes || self.count > self.max_fields {
+        let is_too_long = field.name.len().max(field.value.len()) > MAX_STRING;
+        if is_too_long || self.bytes > self.max_bytes || self.count > self.max_fields {
             self.fault = Some(Error::Http2HeaderListTooBig);
         } else if !self.place(field) {
             self.fault = Some(Error::Http2Malformed);

@@ -88,6 +88,8 @@ struct State {
     told: HashMap<u32, (Decision, Option<Seat>)>,
     /// When the timer goes off, if it is set.
     armed: Option<Time>,
+    /// It has a period.
+    ticking: bool,
     /// When counts were last handed over.
     flushed: Time,
     is_worker: bool,
@@ -137,6 +139,7 @@ impl ConnectionManagerPlugin {
                 calls: Vec::new(),
                 told: HashMap::default(),
                 armed: None,
+                ticking: false,
                 flushed: now,
                 is_worker: false,
             }),
@@ -237,13 +240,23 @@ impl State {
         }
     }
 
+    /// The host's timer goes on with its period as long as it has one.
+    fn disarm(&mut self) {
+        if self.armed.is_none()
+            && std::mem::take(&mut self.ticking)
+            && let Err(status) = host::set_tick_period(0)
+        {
+            failed("can't stop the timer", status);
+        }
+    }
+
     /// Hands a worker's counts over once a second, and sets the timer for what comes next. Where the timer goes off
     /// in time anyway, it needs no look at the clock.
     fn arm(&mut self, now: Option<Time>) {
         let is_dirty = self.is_worker && (!self.manager.counts().is_empty() || self.metrics.is_dirty());
         let flush = is_dirty.then(|| self.flushed.after(FLUSH_MS));
         let Some(next) = [self.manager.wake(), flush].into_iter().flatten().min() else {
-            return;
+            return self.disarm();
         };
         if self.armed.is_some_and(|armed| armed <= next) {
             return;
@@ -256,7 +269,10 @@ impl State {
         }
         let period = u32::try_from(next.since(now)).unwrap_or(u32::MAX).max(1);
         match host::set_tick_period(period) {
-            Ok(()) => self.armed = Some(next),
+            Ok(()) => {
+                self.armed = Some(next);
+                self.ticking = true;
+            }
             Err(status) => failed("can't set the timer", status),
         }
     }
@@ -319,7 +335,7 @@ impl Shared {
             {
                 let up_at = now.host.saturating_sub(now.time.since(since));
                 let news = target.news();
-                if news.refused > up_at {
+                if news.refused_between(up_at.saturating_add(1), now.host) {
                     heed_refusal(tunnel, target, now);
                 } else {
                     let ago = now.host.saturating_sub(news.ended);
@@ -396,7 +412,7 @@ impl Shared {
             tunnel.observe(seat.ticket, evidence, now.time, random);
             if evidence == Evidence::Failed
                 && matches!(tunnel.link(), Link::Up { .. } | Link::Backoff { .. })
-                && target.news().refused >= seat.entered_at
+                && target.news().refused_between(seat.entered_at, now.host)
             {
                 heed_refusal(tunnel, target, now);
             }
@@ -519,7 +535,7 @@ impl Shared {
         };
         let result = match status {
             Some(200..=299) => Ok(()),
-            _ if target.news().refused >= call.sent_at => Err(ProbeFailure::NoConverter),
+            _ if target.news().refused_between(call.sent_at, host_now()) => Err(ProbeFailure::NoConverter),
             Some(504) => Err(ProbeFailure::TimedOut),
             _ => Err(ProbeFailure::Broken),
         };

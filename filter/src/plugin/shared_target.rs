@@ -30,6 +30,11 @@ pub(super) struct News {
 }
 
 impl News {
+    /// Whether a handshake was refused from one time on, and not in what a clock that was set back calls the future.
+    pub(super) const fn refused_between(self, from: u64, now: u64) -> bool {
+        from <= self.refused && self.refused <= now
+    }
+
     fn encode(self) -> [u8; 16] {
         ((u128::from(self.refused) << 64) | u128::from(self.ended)).to_be_bytes()
     }

@@ -1,0 +1,438 @@
+//! Orders of calls that a warmed-up tunnel seldom sees: late data, ends that cross what is under way, answers that wait.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    missing_docs
+)]
+
+mod owned;
+
+use std::sync::Arc;
+
+use owned::Owned;
+use wsferry::config::{Config, FieldPolicy, Limits};
+use wsferry::converter::{Converter, MaskKeys};
+use wsferry::message::{Http2Id, Message, WireId};
+use wsferry::{Error, cbor, http2, websocket};
+
+struct NoKeys;
+impl MaskKeys for NoKeys {
+    fn next_key(&mut self) -> [u8; 4] {
+        [0; 4]
+    }
+}
+
+/// One converter; its codec and its peer are played by this crate's own readers and writers.
+struct End {
+    converter: Converter,
+    codec: http2::Writer,
+    codec_reader: http2::Reader,
+    peer: cbor::Encoder,
+    peer_writer: websocket::Writer,
+}
+
+fn request(stream: u32, end: bool) -> Owned {
+    Owned::Request {
+        stream,
+        end,
+        method: b"GET".to_vec(),
+        scheme: b"http".to_vec(),
+        authority: b"a".to_vec(),
+        path: b"/".to_vec(),
+        protocol: None,
+        fields: vec![],
+    }
+}
+fn response(stream: u32, end: bool) -> Owned {
+    Owned::Response {
+        stream,
+        end,
+        status: 200,
+        fields: vec![],
+    }
+}
+fn data(stream: u32, end: bool, payload: &[u8]) -> Owned {
+    Owned::Data {
+        stream,
+        end,
+        payload: payload.to_vec(),
+    }
+}
+
+impl End {
+    fn new(json: &str) -> Self {
+        let near = json.contains("near");
+        let config = Arc::new(Config::parse(json.as_bytes()).unwrap());
+        let codec = if near {
+            http2::Sender::Client
+        } else {
+            http2::Sender::Server
+        };
+        let ours = if near {
+            http2::Sender::Server
+        } else {
+            http2::Sender::Client
+        };
+        let peer = if near {
+            websocket::Sender::Server
+        } else {
+            websocket::Sender::Client
+        };
+        Self {
+            converter: Converter::new(&config),
+            codec: http2::Writer::new(codec),
+            codec_reader: http2::Reader::new(ours, &Limits::default()),
+            peer: cbor::Encoder::new(&Arc::new(FieldPolicy::default())),
+            peer_writer: websocket::Writer::new(peer),
+        }
+    }
+    fn codec_bytes(&mut self, messages: &[Owned]) -> Vec<u8> {
+        let mut all = Vec::new();
+        for m in messages {
+            // a frame for each: nothing is joined
+            let mut bytes = Vec::new();
+            m.lend(|m: &Message<'_, Http2Id>| self.codec.message(m, &mut bytes));
+            all.extend(bytes);
+        }
+        all
+    }
+    /// From the codec; what goes out over the WebSocket.
+    fn codec(&mut self, messages: &[Owned]) -> Vec<u8> {
+        let bytes = self.codec_bytes(messages);
+        self.http2(&bytes)
+    }
+    fn http2(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.converter.http2_input(bytes, &mut NoKeys);
+        let mut out = Vec::new();
+        self.converter.take_websocket_output(&mut out);
+        out
+    }
+    /// From the peer; what the codec gets.
+    fn peer(&mut self, messages: &[Owned]) -> Vec<Owned> {
+        let mut bytes = Vec::new();
+        let open = self.peer_writer.begin(&mut bytes, 0);
+        for m in messages {
+            m.lend(|m: &Message<'_, WireId>| self.peer.encode(m, &mut bytes));
+        }
+        self.peer_writer.finish(open, &mut bytes, &mut NoKeys);
+        self.websocket(&mut bytes)
+    }
+    fn websocket(&mut self, bytes: &mut [u8]) -> Vec<Owned> {
+        self.converter.websocket_input(bytes, &mut NoKeys);
+        let mut out = Vec::new();
+        self.converter.take_http2_output(&mut out);
+        let mut input = out.as_slice();
+        let mut found = vec![];
+        while let Some(event) = self.codec_reader.next(&mut input).unwrap() {
+            found.push(match event {
+                http2::Event::Message(m) => Owned::from(&m),
+                http2::Event::Ping(p) => Owned::Ping(p),
+                http2::Event::PingAck(p) => Owned::PingAck(p),
+                other => panic!("{other:?}"),
+            });
+        }
+        found
+    }
+    fn close_frame(&mut self, code: u16) -> Vec<u8> {
+        let mut bytes = vec![];
+        self.peer_writer.close(Some(code), "", &mut bytes, &mut NoKeys);
+        bytes
+    }
+}
+
+fn settings() -> Owned {
+    Owned::Settings(vec![])
+}
+
+/// Data of a stream that the other end has just reset.
+#[test]
+fn late_data_of_a_reset_stream_in_small_frames_closes_nothing() {
+    let mut near = End::new(r#"{"role": "near"}"#);
+    near.codec(&[settings(), request(1, false), request(3, false)]);
+    near.peer(&[settings()]);
+    near.codec(&[Owned::Ack]);
+    near.peer(&[Owned::Reset { stream: 0, code: 8 }]);
+    // Under way while the codec didn't know: 6,000 messages of 5 bytes, 30,000 of a window of 65,535.
+    let late: Vec<_> = (0..6000).map(|_| data(1, false, b"hello")).collect();
+    near.codec(&late);
+    assert_eq!(near.converter.closed(), None);
+    assert_eq!(near.converter.open_streams(), 1);
+}
+
+/// The same far: a client cancels a stream of small events.
+#[test]
+fn late_data_at_the_far_end() {
+    let mut far = End::new(r#"{"role": "far"}"#);
+    far.peer(&[settings(), request(0, true), request(1, true)]);
+    far.codec(&[settings(), Owned::Ack, response(1, false), response(3, false)]);
+    far.peer(&[Owned::Reset { stream: 0, code: 8 }]);
+    for _ in 0..6 {
+        let late: Vec<_> = (0..1000).map(|_| data(1, false, b"event")).collect();
+        far.codec(&late);
+    }
+    assert_eq!(far.converter.closed(), None);
+}
+
+/// RFC 9113 §6.8: the last stream must not go up.
+#[test]
+fn a_second_goaway_never_names_a_later_stream() {
+    let mut near = End::new(r#"{"role": "near"}"#);
+    near.codec(&[settings(), request(1, true), request(3, true)]);
+    let mut got = near.peer(&[
+        settings(),
+        response(1, true),
+        Owned::Goaway {
+            last: Some(1),
+            code: 0,
+        },
+    ]);
+    near.codec(&[Owned::Ack]);
+    let mut close = near.close_frame(1001);
+    got.extend(near.websocket(&mut close));
+    let lasts: Vec<_> = got
+        .iter()
+        .filter_map(|m| match m {
+            Owned::Goaway { last, .. } => Some(last.unwrap_or(u32::MAX)),
+            _ => None,
+        })
+        .collect();
+    assert!(lasts.is_sorted_by(|a, b| a >= b), "{lasts:?}");
+}
+
+/// The same with a stream that the first goaway refused.
+#[test]
+fn a_second_goaway_after_a_refusal() {
+    let mut near = End::new(r#"{"role": "near"}"#);
+    near.codec(&[settings(), request(1, true), request(3, true)]);
+    let mut got = near.peer(&[
+        settings(),
+        Owned::Goaway {
+            last: Some(0),
+            code: 0,
+        },
+    ]);
+    let mut text = vec![0x81, 0x00];
+    got.extend(near.websocket(&mut text));
+    let lasts: Vec<_> = got
+        .iter()
+        .filter_map(|m| match m {
+            Owned::Goaway { last, .. } => Some(last.unwrap_or(u32::MAX)),
+            _ => None,
+        })
+        .collect();
+    assert!(lasts.is_sorted_by(|a, b| a >= b), "{lasts:?}");
+}
+
+/// What crossed the far codec's goaway.
+#[test]
+fn a_request_that_crossed_goaway_is_not_open_for_ever() {
+    let mut far = End::new(r#"{"role": "far"}"#);
+    far.peer(&[settings(), request(0, true)]);
+    far.codec(&[
+        settings(),
+        Owned::Ack,
+        Owned::Goaway {
+            last: Some(1),
+            code: 0,
+        },
+    ]);
+    // near has sent this before it read the goaway, and forgets it when it does.
+    far.peer(&[request(1, true)]);
+    far.codec(&[response(1, true)]);
+    assert_eq!(far.converter.open_streams(), 0);
+    far.converter.websocket_end();
+    assert_eq!(far.converter.closed().unwrap().code, 1001);
+}
+
+/// What is still under way isn't the other end's answer to Close.
+#[test]
+fn streams_of_a_near_end_wait_for_its_close_frame() {
+    let mut near = End::new(r#"{"role": "near"}"#);
+    near.codec(&[settings(), request(1, true)]);
+    near.peer(&[settings(), response(0, false)]);
+    near.codec(&[Owned::Ack]);
+    let mut text = vec![0x81, 0x00];
+    let first = near.websocket(&mut text);
+    assert!(
+        !first.iter().any(|m| matches!(m, Owned::Reset { .. })),
+        "{first:?}"
+    );
+    let second = near.peer(&[data(0, false, b"more")]);
+    assert!(!near.converter.close_sent());
+    assert!(
+        !second.iter().any(|m| matches!(m, Owned::Reset { .. })),
+        "{second:?}"
+    );
+}
+
+/// Smaller, then larger, both without ack.
+#[test]
+fn a_larger_window_counts_at_once_also_behind_a_smaller_one() {
+    let mut near = End::new(r#"{"role": "near"}"#);
+    near.codec(&[settings(), request(1, true)]);
+    near.peer(&[settings(), Owned::Ack, response(0, false)]);
+    near.codec(&[
+        Owned::Ack,
+        Owned::Settings(vec![(4, 1000)]),
+        Owned::Settings(vec![(4, 50_000)]),
+    ]);
+    near.peer(&[Owned::Ack, data(0, false, &[0; 20_000]), Owned::Ack]);
+    assert_eq!(near.converter.closed(), None);
+}
+
+/// Those of the other end count, not the converter's own.
+#[test]
+fn sixteen_settings_may_be_without_answer() {
+    let mut far = End::new(r#"{"role": "far"}"#);
+    far.converter.begin();
+    far.peer(&vec![settings(); 16]);
+    assert_eq!(far.converter.closed(), None);
+}
+
+/// A client's goaway says nothing of a client's streams (RFC 9113 §6.8).
+#[test]
+fn a_server_codec_gets_goaway_of_no_stream() {
+    let mut far = End::new(r#"{"role": "far"}"#);
+    far.peer(&[settings(), request(0, true)]);
+    far.codec(&[settings(), Owned::Ack]);
+    for last in [None, Some(0)] {
+        let got = far.peer(&[Owned::Goaway { last, code: 0 }]);
+        assert!(
+            got.contains(&Owned::Goaway {
+                last: Some(0),
+                code: 0
+            }),
+            "{got:?}"
+        );
+    }
+}
+
+/// Each is given back to the connection and to its stream.
+#[test]
+fn small_padded_frames_close_nothing() {
+    let mut near = End::new(r#"{"role": "near"}"#);
+    near.codec(&[settings(), request(1, false)]);
+    near.peer(&[settings()]);
+    near.codec(&[Owned::Ack]);
+    let padded = [0, 0, 2, 0, 8, 0, 0, 0, 1, 0, b'x'];
+    near.http2(&padded.repeat(3000));
+    assert_eq!(near.converter.closed(), None);
+}
+
+/// The codec has no turn while late data of streams that it has reset arrives.
+#[test]
+fn stray_data_in_many_reads_closes_nothing() {
+    let mut near = End::new(r#"{"role": "near"}"#);
+    near.codec(&[
+        Owned::Settings(vec![(4, 6 << 20)]),
+        Owned::Credit {
+            stream: None,
+            bytes: 1 << 30,
+        },
+        request(1, true),
+        request(3, true),
+    ]);
+    near.peer(&[settings(), Owned::Ack, response(0, false), response(1, false)]);
+    near.codec(&[Owned::Ack, Owned::Reset { stream: 1, code: 8 }]);
+    for _ in 0..5800 {
+        near.peer(&[data(0, false, &[0; 1000])]);
+    }
+    assert_eq!(near.converter.closed(), None);
+}
+
+/// A request that comes after the end was never sent, and the codec is to know it.
+#[test]
+fn requests_after_the_end_are_refused_as_not_sent() {
+    let mut near = End::new(r#"{"role": "near"}"#);
+    near.codec(&[settings(), request(1, true)]);
+    near.peer(&[settings(), response(0, true)]);
+    near.codec(&[Owned::Ack]);
+    let mut close = near.close_frame(1000);
+    let mut got = near.websocket(&mut close);
+    near.codec(&[request(3, true)]);
+    near.converter.websocket_end();
+    got.extend(near.websocket(&mut []));
+    assert!(
+        got.iter()
+            .any(|m| matches!(m, Owned::Goaway { last: Some(1), .. })
+                || matches!(m, Owned::Reset { stream: 3, code: 7 })),
+        "{got:?}"
+    );
+}
+
+/// The codec would take it for an error.
+#[test]
+fn an_ack_of_nothing_is_ignored() {
+    let mut far = End::new(r#"{"role": "far"}"#);
+    far.peer(&[settings()]);
+    far.codec(&[settings(), Owned::Ack]);
+    assert!(far.peer(&[Owned::Ack]).contains(&Owned::Ack));
+    assert_eq!(far.peer(&[Owned::Ack]), []);
+    assert_eq!(far.converter.closed(), None);
+}
+
+/// It takes nothing more: nobody is to wait until that shows.
+#[test]
+fn a_codec_that_gives_the_connection_up_ends_it_for_all() {
+    for role in ["near", "far"] {
+        let mut end = End::new(&format!(r#"{{"role": "{role}"}}"#));
+        end.peer(&[settings()]);
+        end.codec(&[settings(), Owned::Ack, Owned::Goaway { last: None, code: 0 }]);
+        assert_eq!(end.converter.closed(), None);
+        let websocket = end.codec(&[Owned::Goaway {
+            last: Some(0),
+            code: 9,
+        }]);
+        assert_eq!(end.converter.closed().unwrap().error, Some(Error::Http2Goaway));
+        assert!(end.converter.close_sent());
+        assert!(websocket.ends_with(b"http2_goaway"));
+    }
+}
+
+/// A longer one is an error of the whole connection for Envoy's codec.
+#[test]
+fn a_string_that_no_codec_takes_costs_its_stream_alone() {
+    for (bytes, streams) in [(65_536, 1), (65_537, 0)] {
+        let Owned::Request {
+            stream,
+            end,
+            method,
+            scheme,
+            authority,
+            protocol,
+            fields,
+            ..
+        } = request(1, true)
+        else {
+            panic!();
+        };
+        let path = vec![b'/'; bytes];
+        let long = Owned::Request {
+            stream,
+            end,
+            method,
+            scheme,
+            authority,
+            path,
+            protocol,
+            fields,
+        };
+        let mut near = End::new(r#"{"role": "near"}"#);
+        near.codec(&[settings()]);
+        near.codec(std::slice::from_ref(&long));
+        assert_eq!(
+            (near.converter.closed(), near.converter.open_streams()),
+            (None, streams)
+        );
+        // One that has it from its other end is not to blame.
+        let mut far = End::new(r#"{"role": "far"}"#);
+        far.peer(&[settings(), long]);
+        let error = far.converter.closed().and_then(|closed| closed.error);
+        assert_eq!(error, (streams == 0).then_some(Error::HeaderListTooBig));
+    }
+}
