@@ -145,6 +145,14 @@ impl End {
     }
 }
 
+fn goaway_lasts(messages: &[Owned]) -> Vec<u32> {
+    let last = |message: &Owned| match message {
+        Owned::Goaway { last, .. } => Some(last.unwrap_or(u32::MAX)),
+        _ => None,
+    };
+    messages.iter().filter_map(last).collect()
+}
+
 fn settings() -> Owned {
     Owned::Settings(vec![])
 }
@@ -194,13 +202,7 @@ fn a_second_goaway_never_names_a_later_stream() {
     near.codec(&[Owned::Ack]);
     let mut close = near.close_frame(1001);
     got.extend(near.websocket(&mut close));
-    let lasts: Vec<_> = got
-        .iter()
-        .filter_map(|m| match m {
-            Owned::Goaway { last, .. } => Some(last.unwrap_or(u32::MAX)),
-            _ => None,
-        })
-        .collect();
+    let lasts = goaway_lasts(&got);
     assert!(lasts.is_sorted_by(|a, b| a >= b), "{lasts:?}");
 }
 
@@ -218,14 +220,24 @@ fn a_second_goaway_after_a_refusal() {
     ]);
     let mut text = vec![0x81, 0x00];
     got.extend(near.websocket(&mut text));
-    let lasts: Vec<_> = got
-        .iter()
-        .filter_map(|m| match m {
-            Owned::Goaway { last, .. } => Some(last.unwrap_or(u32::MAX)),
-            _ => None,
-        })
-        .collect();
+    let lasts = goaway_lasts(&got);
     assert!(lasts.is_sorted_by(|a, b| a >= b), "{lasts:?}");
+}
+
+/// Whatever the other end says: the codec takes a later one for an error of the connection.
+#[test]
+fn goaways_that_take_back_are_not_passed_on() {
+    let mut near = End::new(r#"{"role": "near"}"#);
+    near.codec(&[settings(), request(1, true), request(3, true)]);
+    let goaway = |last| Owned::Goaway { last, code: 0 };
+    let got = near.peer(&[
+        settings(),
+        goaway(None),
+        goaway(Some(0)),
+        goaway(Some(1)),
+        goaway(None),
+    ]);
+    assert_eq!(goaway_lasts(&got), [u32::MAX, 1, 1, 1]);
 }
 
 /// What crossed the far codec's goaway.
@@ -398,30 +410,10 @@ fn a_codec_that_gives_the_connection_up_ends_it_for_all() {
 #[test]
 fn a_string_that_no_codec_takes_costs_its_stream_alone() {
     for (bytes, streams) in [(65_536, 1), (65_537, 0)] {
-        let Owned::Request {
-            stream,
-            end,
-            method,
-            scheme,
-            authority,
-            protocol,
-            fields,
-            ..
-        } = request(1, true)
-        else {
-            panic!();
-        };
-        let path = vec![b'/'; bytes];
-        let long = Owned::Request {
-            stream,
-            end,
-            method,
-            scheme,
-            authority,
-            path,
-            protocol,
-            fields,
-        };
+        let mut long = request(1, true);
+        if let Owned::Request { path, .. } = &mut long {
+            *path = vec![b'/'; bytes];
+        }
         let mut near = End::new(r#"{"role": "near"}"#);
         near.codec(&[settings()]);
         near.codec(std::slice::from_ref(&long));

@@ -25,7 +25,7 @@ pub(super) struct Joint {
     pub(super) stray_bytes: u32,
     /// Either side has said `goaway`, and not because of an error.
     going_away: bool,
-    /// The last stream that the local codec's client may still count on, once it was told.
+    /// The last stream that counts, once the codec was told of one (near) or has told one (far).
     goaway_last: Option<Http2Id>,
     pub(super) closed: Option<Closed>,
     pub(super) counts: Counts,
@@ -290,15 +290,16 @@ impl Joint {
             }
             Message::Goaway { last, code } => {
                 self.going_away |= code == http2_code::NO_ERROR;
-                let last = match self.role {
-                    Role::Near => last.map(|last| self.streams.last_for_http2(last)),
+                let last = match (self.role, last) {
                     // A client's is of pushed streams (RFC 9113 §6.8), and there are none.
-                    Role::Far => Some(Http2Id(0)),
+                    (Role::Far, _) => Some(Http2Id(0)),
+                    (Role::Near, None) => self.goaway_last,
+                    (Role::Near, Some(last)) => {
+                        let last = self.lowered(self.streams.last_for_http2(last));
+                        self.streams.remove_after(last);
+                        Some(last)
+                    }
                 };
-                if let (Role::Near, Some(last)) = (self.role, last) {
-                    self.streams.remove_after(last);
-                    self.goaway_last = Some(last);
-                }
                 self.http2.send(&Message::Goaway { last, code });
                 Ok(())
             }
@@ -420,7 +421,7 @@ impl Joint {
     /// connection's window back: this does.
     pub(super) fn return_stray_bytes(&mut self, keys: &mut dyn MaskKeys) {
         let bytes = std::mem::take(&mut self.stray_bytes);
-        if bytes > 0 && self.closed.is_none() {
+        if bytes > 0 {
             self.streams.grant(None, bytes);
             self.send(Message::Credit { stream: None, bytes }, keys);
         }
@@ -471,14 +472,15 @@ impl Joint {
 
     /// Tells a near end's codec that streams it may still open, or has opened unseen, are never sent.
     fn no_more_streams(&mut self, code: u32) {
-        let opened = self.streams.last_opened();
-        // Never a later one than before (RFC 9113 §6.8).
-        let last = self.goaway_last.map_or(opened, |told| told.min(opened));
+        let last = Some(self.lowered(self.streams.last_opened()));
+        self.http2.send(&Message::Goaway { last, code });
+    }
+
+    /// The last stream to tell a near end's codec: never a later one than before (RFC 9113 §6.8).
+    fn lowered(&mut self, last: Http2Id) -> Http2Id {
+        let last = self.goaway_last.map_or(last, |told| told.min(last));
         self.goaway_last = Some(last);
-        self.http2.send(&Message::Goaway {
-            last: Some(last),
-            code,
-        });
+        last
     }
 
     /// Before there is a WebSocket: ends what the local codec has open as never sent.
@@ -490,10 +492,8 @@ impl Joint {
         });
         self.http2.reset_code = http2_code::REFUSED_STREAM;
         self.reset_streams();
-        self.http2.send(&Message::Goaway {
-            last: Some(Http2Id(0)),
-            code: http2_code::NO_ERROR,
-        });
+        self.goaway_last = Some(Http2Id(0));
+        self.no_more_streams(http2_code::NO_ERROR);
     }
 
     /// Whether either side has said `goaway`, and not because of an error.
