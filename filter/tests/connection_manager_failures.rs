@@ -373,6 +373,28 @@ fn the_end_of_a_websocket_is_mended_by_a_probe() {
     assert!((1..=3).contains(&more), "{more} in two seconds");
 }
 
+/// It passed through the WebSocket that said goaway meanwhile, and there is no other one yet.
+#[test]
+fn a_probe_that_was_under_way_when_its_websocket_ended_mends_nothing() {
+    let world = World::new(Far::Works(50));
+    let mut worker = up(&world, &adaptive());
+    while worker.probe.is_none() {
+        worker.requests(1, 10);
+    }
+    worker.run_until(worker.now + 10);
+    let now = worker.time();
+    worker.manager.tunnel(0).unwrap().websocket_ended(1, now, now);
+    assert_eq!(worker.request(), Verdict::Http(Reason::Suspect));
+    worker.run_until(worker.now + 45);
+    assert_eq!(
+        worker.request(),
+        Verdict::Http(Reason::Suspect),
+        "its answer is no proof"
+    );
+    worker.run_until(worker.now + 1_100);
+    assert!(matches!(worker.request(), Verdict::WebSocket(Reason::Up, _)));
+}
+
 /// Mode always has no other way, and a tunnel that isn't open nothing to mend.
 #[test]
 fn the_end_of_a_websocket_changes_nothing_else() {

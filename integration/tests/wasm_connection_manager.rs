@@ -268,6 +268,20 @@ fn the_end_of_a_websocket_sends_requests_the_other_way_until_a_probe_has_passed(
 }
 
 #[test]
+fn the_timer_stops_when_there_is_nothing_to_do() {
+    let mut vm = start(r#", "mode": "never""#, &SharedData::default());
+    for _ in 0..2 {
+        // The second one is counted only with the next turn of the timer.
+        exchange(&mut vm);
+        exchange(&mut vm);
+        assert!(vm.tick_period().is_some());
+        vm.advance(3 * SECOND).unwrap();
+        assert_eq!(vm.tick_period(), None);
+    }
+    assert_eq!(vm.metric("wsferry_decisions_http_mode_never"), Some(4));
+}
+
+#[test]
 fn an_instance_without_streams_dials_nothing() {
     let mut vm = start("", &SharedData::default());
     vm.advance(3_600 * SECOND).unwrap();
