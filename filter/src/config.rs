@@ -45,12 +45,12 @@ impl PluginConfig {
     }
 }
 
-/// Which end of the WebSocket a converter is.
+/// Which end of the WebSocket: the client is near.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Where requests are intercepted: WebSocket client, HTTP/2 server towards the local codec.
+    /// WebSocket client. Makes the requests unless [`Config::requests_from`] says otherwise.
     Near,
-    /// Where requests are given back: WebSocket server, HTTP/2 client towards the local codec.
+    /// WebSocket server.
     Far,
 }
 
@@ -210,6 +210,9 @@ impl Default for FieldPolicy {
 pub struct Config {
     /// Which end this is.
     pub role: Role,
+    /// Which end makes the requests. `Far`, which needs [`Attachment::Http`]: the WebSocket carries a connection of
+    /// Envoy's reverse tunnels. Default `Near`.
+    pub requests_from: Role,
     /// What of Envoy's filters it is.
     pub attachment: Attachment,
     /// What one connection may cost.
@@ -339,6 +342,9 @@ impl Config {
     fn take(role: Role, plugin: &mut Fields) -> Result<Self, ConfigError> {
         let config = Self {
             role,
+            requests_from: plugin
+                .choice("requests_from", &[("near", Role::Near), ("far", Role::Far)])?
+                .unwrap_or(Role::Near),
             attachment: Attachment::take(role, plugin)?,
             limits: plugin.object("limits", Limits::take)?,
             field_policy: Arc::new(plugin.object("field_table", FieldPolicy::take)?),
@@ -347,6 +353,9 @@ impl Config {
             close_timeout_ms: plugin.number("close_timeout_ms", 100..=60_000, 2_000)?,
             tunnel: plugin.optional_text("tunnel", TUNNEL_NAME)?,
         };
+        if config.requests_from == Role::Far && config.attachment != Attachment::Http {
+            return Err(plugin.refuse("requests_from", "far needs `filter` http"));
+        }
         if role == Role::Near && !config.allowed_origins.is_empty() {
             return Err(plugin.refuse("allowed_origins", "only a far end checks origins"));
         }

@@ -15,6 +15,7 @@
 mod header_size;
 mod http2_side;
 mod joint;
+mod prelude;
 mod streams;
 mod websocket_side;
 
@@ -24,6 +25,7 @@ use crate::cbor;
 use crate::config::{Config, Role};
 use crate::error::{Error, close_code};
 use crate::http2;
+use crate::message::Message;
 use crate::websocket;
 pub use crate::websocket::MaskKeys;
 
@@ -99,9 +101,9 @@ impl Converter {
     /// A converter before its first byte; the WebSocket handshake is done.
     pub fn new(config: &Arc<Config>) -> Self {
         let limits = &config.limits;
-        let (codec, this) = match config.role {
-            Role::Near => (http2::Sender::Client, http2::Sender::Server),
-            Role::Far => (http2::Sender::Server, http2::Sender::Client),
+        let codec = match config.role == config.requests_from {
+            true => http2::Sender::Client,
+            false => http2::Sender::Server,
         };
         let (peer, writer) = match config.role {
             Role::Near => (websocket::Sender::Server, websocket::Sender::Client),
@@ -111,7 +113,7 @@ impl Converter {
             http2_reader: http2::Reader::new(codec, limits),
             websocket_reader: websocket::Reader::new(peer, limits.max_message_bytes),
             decoder: cbor::Decoder::new(limits),
-            joint: Joint::new(config, this, writer),
+            joint: Joint::new(config, codec, writer),
         }
     }
 
@@ -134,7 +136,20 @@ impl Converter {
         self.joint.websocket.hold();
     }
 
-    fn convert_http2(&mut self, mut input: &[u8], mask_keys: &mut dyn MaskKeys) -> Result<(), Error> {
+    fn convert_http2(&mut self, input: &[u8], mask_keys: &mut dyn MaskKeys) -> Result<(), Error> {
+        let Some(prelude) = &mut self.joint.prelude else {
+            return self.convert_frames(input, mask_keys);
+        };
+        let part = prelude.take(input)?;
+        self.joint.outgoing(Message::Raw(&part.raw), mask_keys)?;
+        let Some(frames) = part.http2 else {
+            return Ok(());
+        };
+        self.joint.prelude = None;
+        self.convert_frames(&frames, mask_keys)
+    }
+
+    fn convert_frames(&mut self, mut input: &[u8], mask_keys: &mut dyn MaskKeys) -> Result<(), Error> {
         while let Some(event) = self.http2_reader.next(&mut input)? {
             match event {
                 http2::Event::Message(message) => self.joint.outgoing(message, mask_keys)?,
@@ -159,7 +174,7 @@ impl Converter {
         joint.counts.websocket_bytes_in = joint.counts.websocket_bytes_in.wrapping_add(length(input));
         if self.joint.closed.is_some() {
             // Until this end's Close frame is on its way, nothing that comes can be the answer to it.
-            if self.joint.role == Role::Far || self.joint.websocket.close_taken() {
+            if self.joint.codec == http2::Sender::Server || self.joint.websocket.close_taken() {
                 self.joint.reset_streams();
             }
             return;
@@ -170,7 +185,7 @@ impl Converter {
         }
         if self.joint.websocket.answers_waiting() > MAX_WAITING {
             self.joint.fail(Error::ExcessiveLoad);
-        } else if self.joint.websocket.waiting() > 0 || self.joint.stray_bytes > 0 {
+        } else if (self.joint.websocket.waiting() > 0 || self.joint.stray_bytes > 0) && self.joint.has_http2() {
             self.joint.http2.request_echo();
         }
     }
@@ -219,9 +234,9 @@ impl Converter {
     /// The local codec has ended its direction; a Close frame joins the WebSocket output.
     pub fn http2_end(&mut self, mask_keys: &mut dyn MaskKeys) {
         if self.joint.closed.is_none() {
-            let code = match self.joint.role {
-                Role::Near if !self.joint.is_going_away() => close_code::NORMAL,
-                Role::Near | Role::Far => close_code::GOING_AWAY,
+            let code = match self.joint.codec {
+                http2::Sender::Client if !self.joint.is_going_away() => close_code::NORMAL,
+                http2::Sender::Client | http2::Sender::Server => close_code::GOING_AWAY,
             };
             self.joint.closed = Some(Closed {
                 code,

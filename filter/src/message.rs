@@ -75,6 +75,8 @@ pub enum Message<'a, Id> {
         /// HTTP/2 error code.
         code: u32,
     },
+    /// What precedes HTTP/2 where the far end makes the requests: not converted.
+    Raw(&'a [u8]),
 }
 
 /// Stream identifier in HTTP/2 frames, 1 to 2^31-1 (RFC 9113 §5.1.1).
@@ -383,6 +385,7 @@ impl<'a, Id> Message<'a, Id> {
                 last: last.map(other),
                 code,
             },
+            Self::Raw(bytes) => Message::Raw(bytes),
         }
     }
 }

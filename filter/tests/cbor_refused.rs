@@ -76,7 +76,7 @@ fn refused(message: Result<Value, ciborium::value::Error>, error: Error) {
 
 #[test]
 fn types() {
-    for unknown in 9..64 {
+    for unknown in 10..64 {
         refused(cbor!([unknown, 0]), MessageType);
     }
     for skipped in [64, 65, 255, 65_536, u64::MAX] {
@@ -94,6 +94,8 @@ fn types() {
         cbor!({ 7 => 7 }),
         cbor!([]),
         cbor!(["x"]),
+        cbor!([9]),
+        cbor!([9, "RPING"]),
         cbor!([-1]),
         cbor!(null),
     ] {

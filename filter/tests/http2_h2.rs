@@ -140,6 +140,7 @@ fn name(event: &Event<'_>) -> &'static str {
             Message::Settings(_) => "settings",
             Message::Ack => "ack",
             Message::Goaway { .. } => "goaway",
+            Message::Raw(_) => "raw",
         },
     }
 }

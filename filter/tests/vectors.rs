@@ -44,6 +44,9 @@ struct Case {
     /// The error is one of streams, windows or settings, which the CBOR decoder doesn't know.
     #[serde(default)]
     connection: bool,
+    /// Far makes the requests.
+    #[serde(default)]
+    reversed: bool,
     /// The policy of the sender; `cookies` where nothing is said.
     credentials: Option<String>,
     #[serde(default)]
@@ -206,6 +209,7 @@ fn message(json: &Json, sent: bool) -> Owned {
             last: (!of["last"].is_null()).then(|| number(&of["last"])),
             code: number(&of["code"]),
         },
+        "raw" => Owned::Raw(bytes_of(of)),
         other => panic!("unknown message {other}"),
     }
 }
@@ -314,9 +318,11 @@ fn frame(payload: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_far_converter_takes_and_refuses_the_same() {
-    let config = Arc::new(Config::parse(br#"{"role": "far"}"#).unwrap());
+    let config = |json: &[u8]| Arc::new(Config::parse(json).unwrap());
+    let plain = config(br#"{"role": "far"}"#);
+    let reversed = config(br#"{"role": "far", "requests_from": "far"}"#);
     for (name, case) in cases() {
-        let mut converter = Converter::new(&config);
+        let mut converter = Converter::new(if case.reversed { &reversed } else { &plain });
         for (number, step) in case.steps.iter().enumerate() {
             if step.direction != Direction::NearToFar {
                 continue;

@@ -82,6 +82,7 @@ enum Decoded<'a> {
         stream: WireId,
     },
     Settings,
+    Raw,
     /// A message that borrows from the input alone.
     Complete(Message<'a, WireId>),
 }
@@ -97,6 +98,7 @@ impl Decoder {
                 headers: HeaderBlock::new(limits),
                 last: Last::new(),
                 settings: Settings::new(),
+                raw: Vec::new(),
             },
         }
     }
@@ -269,6 +271,7 @@ struct Content {
     /// What the list in `headers` was decoded from.
     last: Last<ListKind>,
     settings: Settings,
+    raw: Vec<u8>,
 }
 
 /// What a header list is of.
@@ -299,7 +302,7 @@ impl Content {
         match head()? {
             Some(Head::Uint(message_type::DATA)) if count == 4 => {}
             Some(Head::Uint(message_type::DATA)) => return Err(Error::MessageForm),
-            Some(Head::Uint(message_type::REQUEST..=message_type::GOAWAY)) => {
+            Some(Head::Uint(message_type::REQUEST..=message_type::RAW)) => {
                 return Ok(Some(Opening::Whole));
             }
             Some(Head::Uint(message_type::SKIPPED..)) => return Ok(Some(Opening::Skipped)),
@@ -407,6 +410,14 @@ impl Content {
                 },
                 code: items.uint()?,
             },
+            (message_type::RAW, 2) => {
+                let Item::Bytes(bytes) = items.item()? else {
+                    return Err(Error::MessageForm);
+                };
+                self.raw.clear();
+                self.raw.extend_from_slice(bytes);
+                return Ok(Decoded::Raw);
+            }
             _ => return Err(Error::MessageForm),
         };
         Ok(Decoded::Complete(message))
@@ -495,6 +506,7 @@ impl Content {
                 fields: self.headers.fields(),
             },
             Decoded::Settings => Message::Settings(&self.settings),
+            Decoded::Raw => Message::Raw(&self.raw),
             Decoded::Complete(message) => message,
         }
     }

@@ -115,6 +115,10 @@ impl Encoder {
                 }
                 write_head(out, major::UINT, u64::from(code));
             }
+            Message::Raw(bytes) => {
+                write_opening(out, 2, message_type::RAW, None);
+                write_string(out, major::BYTES, bytes);
+            }
         }
     }
 

@@ -32,6 +32,7 @@ mod message_type {
     pub(super) const SETTINGS: u64 = 6;
     pub(super) const ACK: u64 = 7;
     pub(super) const GOAWAY: u64 = 8;
+    pub(super) const RAW: u64 = 9;
     /// Types from here on are skipped by those who don't know them.
     pub(super) const SKIPPED: u64 = 64;
 }

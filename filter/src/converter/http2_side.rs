@@ -75,6 +75,11 @@ impl Http2Side {
         self.writer.message(message, &mut self.out);
     }
 
+    /// Gives the codec what precedes HTTP/2.
+    pub fn send_raw(&mut self, bytes: &[u8]) {
+        self.writer.message(&Message::Raw(bytes), &mut self.out);
+    }
+
     /// Settings come first (RFC 9113 §3.4); a peer that has none gets the defaults, without push.
     pub fn begin(&mut self) {
         if !self.settings_sent {

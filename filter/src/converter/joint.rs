@@ -2,19 +2,25 @@
 
 use super::header_size::header_list_size;
 use super::http2_side::Http2Side;
+use super::prelude::Prelude;
 use super::streams::{Step, Streams};
 use super::websocket_side::WebSocketSide;
 use super::{Closed, Closer, Counts, MaskKeys};
 use crate::cbor;
 use crate::config::{Config, Role};
 use crate::error::{Error, close_code, http2_code};
-use crate::http2;
+use crate::http2::Sender;
 use crate::message::{Http2Id, Message, RequestHead, Settings, WireId};
 use crate::websocket;
 
 /// What both directions share: everything but the readers, from which messages are borrowed.
 pub(super) struct Joint {
-    pub(super) role: Role,
+    /// What the local codec is: the client is where requests are made.
+    pub(super) codec: Sender,
+    /// Of what the local codec sends; `None` once it speaks HTTP/2.
+    pub(super) prelude: Option<Prelude>,
+    /// What the other end sends may still be what precedes HTTP/2.
+    raw_expected: bool,
     max_header_list_bytes: u32,
     /// The largest header list that the other end accepts, as far as it has told, bytes.
     peer_max_header_list_bytes: u32,
@@ -25,23 +31,25 @@ pub(super) struct Joint {
     pub(super) stray_bytes: u32,
     /// Either side has said `goaway`, and not because of an error.
     going_away: bool,
-    /// The last stream that counts, once the codec was told of one (near) or has told one (far).
+    /// The last stream that counts, once the codec was told of one (a client) or has told one (a server).
     goaway_last: Option<Http2Id>,
     pub(super) closed: Option<Closed>,
     pub(super) counts: Counts,
 }
 
 impl Joint {
-    /// For a connection before its first byte; `this` is what this end is to the local codec, `writer`
-    /// what it is to the other end.
-    pub(super) fn new(config: &Config, this: http2::Sender, writer: websocket::Sender) -> Self {
+    /// For a connection before its first byte; `writer` is what this end is to the other end.
+    pub(super) fn new(config: &Config, codec: Sender, writer: websocket::Sender) -> Self {
         let limits = &config.limits;
+        let reversed = config.requests_from == Role::Far;
         Self {
-            role: config.role,
+            codec,
+            prelude: reversed.then(|| Prelude::new(codec)),
+            raw_expected: reversed,
             max_header_list_bytes: u32::try_from(limits.max_header_list_bytes).unwrap_or(u32::MAX),
             peer_max_header_list_bytes: u32::MAX,
             streams: Streams::new(limits.max_streams),
-            http2: Http2Side::new(this),
+            http2: Http2Side::new(codec.other()),
             websocket: WebSocketSide::new(writer, cbor::Encoder::new(&config.field_policy)),
             stray_bytes: 0,
             going_away: false,
@@ -127,7 +135,7 @@ impl Joint {
             Message::Goaway { last, code } => {
                 self.going_away |= code == http2_code::NO_ERROR;
                 let wire = last.map(|last| self.streams.last_for_wire(last));
-                if let (Role::Far, Some(last)) = (self.role, last) {
+                if let (Sender::Server, Some(last)) = (self.codec, last) {
                     self.streams.remove_after(last);
                     self.goaway_last = Some(last);
                 }
@@ -136,6 +144,12 @@ impl Joint {
                     http2_code::NO_ERROR => Ok(()),
                     _ => Err(Error::Http2Goaway),
                 }
+            }
+            Message::Raw(bytes) => {
+                if !bytes.is_empty() {
+                    self.send(Message::Raw(bytes), keys);
+                }
+                Ok(())
             }
         }
     }
@@ -147,7 +161,7 @@ impl Joint {
         head: RequestHead<'_>,
         keys: &mut dyn MaskKeys,
     ) -> Result<(), Error> {
-        if self.role == Role::Far {
+        if self.codec == Sender::Server {
             return Err(Error::Http2Protocol);
         }
         if !self.streams.has_room() {
@@ -241,6 +255,9 @@ impl Joint {
         message: Message<'_, WireId>,
         keys: &mut dyn MaskKeys,
     ) -> Result<(), Error> {
+        if self.raw_expected && !matches!(message, Message::Raw(_)) {
+            self.http2_begins()?;
+        }
         match message {
             Message::Request { stream, end, head } => self.incoming_request(stream, end, head, keys),
             Message::Response {
@@ -290,11 +307,11 @@ impl Joint {
             }
             Message::Goaway { last, code } => {
                 self.going_away |= code == http2_code::NO_ERROR;
-                let last = match (self.role, last) {
+                let last = match (self.codec, last) {
                     // A client's is of pushed streams (RFC 9113 §6.8), and there are none.
-                    (Role::Far, _) => Some(Http2Id(0)),
-                    (Role::Near, None) => self.goaway_last,
-                    (Role::Near, Some(last)) => {
+                    (Sender::Server, _) => Some(Http2Id(0)),
+                    (Sender::Client, None) => self.goaway_last,
+                    (Sender::Client, Some(last)) => {
                         let last = self.lowered(self.streams.last_for_http2(last));
                         self.streams.remove_after(last);
                         Some(last)
@@ -303,6 +320,28 @@ impl Joint {
                 self.http2.send(&Message::Goaway { last, code });
                 Ok(())
             }
+            Message::Raw(bytes) if self.raw_expected => {
+                self.http2.send_raw(bytes);
+                Ok(())
+            }
+            Message::Raw(_) => Err(Error::MessageType),
+        }
+    }
+
+    /// The other end begins with HTTP/2; the client is the first to.
+    fn http2_begins(&mut self) -> Result<(), Error> {
+        if self.codec == Sender::Client && self.prelude.is_some() {
+            return Err(Error::StreamState);
+        }
+        self.raw_expected = false;
+        Ok(())
+    }
+
+    /// Whether HTTP/2 has begun with the local codec, which answers a PING then.
+    pub(super) const fn has_http2(&self) -> bool {
+        match self.codec {
+            Sender::Client => self.prelude.is_none(),
+            Sender::Server => !self.raw_expected,
         }
     }
 
@@ -313,7 +352,7 @@ impl Joint {
         head: RequestHead<'_>,
         keys: &mut dyn MaskKeys,
     ) -> Result<(), Error> {
-        if self.role == Role::Near {
+        if self.codec == Sender::Client {
             return Err(Error::StreamState);
         }
         if !self.streams.has_room() {
@@ -328,7 +367,7 @@ impl Joint {
             return Ok(());
         }
         if self.goaway_last.is_some() {
-            // It crossed `goaway`, and near forgets it when it reads that.
+            // It crossed `goaway`, and the other end forgets it when it reads that.
             return self.streams.skip_wire(wire);
         }
         let stream = self.streams.open_incoming(wire, end)?;
@@ -452,17 +491,16 @@ impl Joint {
 
     /// Queues the Close frame, and ends what the local codec has open.
     ///
-    /// A far end's codec is a server and keeps its connection, so its streams can be reset at once. A
-    /// near end's codec is a client that hangs up as soon as it has none left, before the Close frame
-    /// could pass: it is told to open no more, and its streams are reset when the other end answers
-    /// or the HTTP stream ends.
+    /// A server keeps its connection, so its streams can be reset at once. A client hangs up as soon as it
+    /// has none left, before the Close frame could pass: it is told to open no more, and its streams are
+    /// reset when the other end answers or the connection ends.
     fn close(&mut self, code: Option<u16>, reason: &'static str, http2_code: u32) {
         self.websocket.request_close(code, reason);
         self.http2.request_echo();
         self.http2.reset_code = http2_code;
-        match self.role {
-            Role::Far => self.reset_streams(),
-            Role::Near => {
+        match self.codec {
+            Sender::Server => self.reset_streams(),
+            Sender::Client => {
                 if self.streams.len() > 0 {
                     self.no_more_streams(http2_code);
                 }
@@ -470,13 +508,13 @@ impl Joint {
         }
     }
 
-    /// Tells a near end's codec that streams it may still open, or has opened unseen, are never sent.
+    /// Tells a client that streams it may still open, or has opened unseen, are never sent.
     fn no_more_streams(&mut self, code: u32) {
         let last = Some(self.lowered(self.streams.last_opened()));
         self.http2.send(&Message::Goaway { last, code });
     }
 
-    /// The last stream to tell a near end's codec: never a later one than before (RFC 9113 §6.8).
+    /// The last stream to tell a client: never a later one than before (RFC 9113 §6.8).
     fn lowered(&mut self, last: Http2Id) -> Http2Id {
         let last = self.goaway_last.map_or(last, |told| told.min(last));
         self.goaway_last = Some(last);
@@ -502,7 +540,7 @@ impl Joint {
     }
 
     /// The other end says no more. Without Close that is orderly only where `goaway` was said and nothing was under
-    /// way: then a near end's codec, the client of Envoy's pool, hangs up when all that it holds has been read. Nobody
+    /// way: then the codec that is a client, of Envoy's pool, hangs up when all that it holds has been read. Nobody
     /// can say Close before, since nobody else knows when that is, and nobody after.
     pub(super) fn websocket_end(&mut self) {
         let orderly = self.going_away && self.streams.len() == 0;
@@ -515,7 +553,7 @@ impl Joint {
             by: Closer::Nobody,
             error: None,
         });
-        if self.role == Role::Near {
+        if self.codec == Sender::Client {
             self.no_more_streams(http2_code::NO_ERROR);
         }
         self.reset_streams();

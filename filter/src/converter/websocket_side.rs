@@ -280,7 +280,7 @@ fn most_encoded(message: &Message<'_, WireId>) -> usize {
                 })
         }
         Message::Response { fields, .. } | Message::Trailers { fields, .. } => Fields::list_size(fields),
-        Message::Data { payload, .. } => payload.len(),
+        Message::Data { payload, .. } | Message::Raw(payload) => payload.len(),
         Message::Settings(settings) => settings.len().saturating_mul(8),
         Message::Reset { .. } | Message::Credit { .. } | Message::Ack | Message::Goaway { .. } => 0,
     };

@@ -25,6 +25,17 @@ pub enum Sender {
     Server,
 }
 
+impl Sender {
+    /// Who gets what this one sends.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
+}
+
 /// What a [`Reader`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event<'a> {

@@ -61,7 +61,9 @@ impl Writer {
     /// Appends the frames of `message`: several where a header block or a payload is longer than the
     /// receiver's frames may be, none for an empty piece of data that ends nothing.
     pub fn message(&mut self, message: &Message<'_, Http2Id>, out: &mut Vec<u8>) {
-        self.preface(out);
+        if !matches!(message, Message::Raw(_)) {
+            self.preface(out);
+        }
         let data = self.data.take();
         match *message {
             Message::Request { stream, end, head } => {
@@ -111,6 +113,7 @@ impl Writer {
                 let payload = (u64::from(last).wrapping_shl(32)) | u64::from(code);
                 frame(Kind::Goaway, 0, 0, &payload.to_be_bytes(), out);
             }
+            Message::Raw(bytes) => out.extend_from_slice(bytes),
         }
     }
 

@@ -150,6 +150,7 @@ impl Model {
                 last: (!items[1].is_null()).then(stream),
                 code: uint32(&items[2]),
             },
+            (9, 2) => Owned::Raw(items[1].as_bytes().unwrap().clone()),
             other => panic!("unexpected {other:?}"),
         }
     }

@@ -207,7 +207,7 @@ impl Traffic {
     }
 
     fn small(&mut self, stream: u32) -> Owned {
-        match self.below(5) {
+        match self.below(6) {
             0 => Owned::Reset {
                 stream,
                 code: self.rng.random(),
@@ -225,6 +225,7 @@ impl Traffic {
                 )
             }
             3 => Owned::Ack,
+            4 => Owned::Raw((0..self.below(500)).map(|byte| byte as u8).collect()),
             _ => Owned::Goaway {
                 last: self.chance(50).then_some(stream),
                 code: self.below(14) as u32,

@@ -49,6 +49,7 @@ pub enum Owned {
         last: Option<u32>,
         code: u32,
     },
+    Raw(Vec<u8>),
     /// What HTTP/2 alone has, from here on.
     Ping([u8; 8]),
     PingAck([u8; 8]),
@@ -150,6 +151,7 @@ impl Owned {
                 last: last.map(StreamId::number),
                 code,
             },
+            Message::Raw(bytes) => Self::Raw(bytes.to_vec()),
         }
     }
 
@@ -220,6 +222,7 @@ impl Owned {
                 last: last.map(Id::of),
                 code: *code,
             }),
+            Self::Raw(bytes) => use_it(&Message::Raw(bytes)),
             Self::Ping(_) | Self::PingAck(_) | Self::Padding { .. } | Self::Malformed { .. } => {
                 panic!("{self:?} is no message")
             }
