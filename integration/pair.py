@@ -152,6 +152,14 @@ def dial(near: dict, far_port: int, via_port: int | None) -> None:
         set_port(endpoint(near, "far"), via_port or far_port)
 
 
+def join_reverse_tunnel(near: dict, far: dict) -> None:
+    """Gives the listeners by which Envoy's reverse tunnels reach the converters free ports."""
+    for config, there, dialled_by in ((near, "carrier", "dial"), (far, "reverse", "reverse")):
+        port = free_port()
+        set_port(listener(config, there), port)
+        set_port(endpoint(config, dialled_by), port)
+
+
 def bypass_tunnel(near: dict, far: dict, port: int) -> None:
     """Joins the two by plain HTTP/2 on `port`: the same pair without the filter, to compare it with."""
     address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
@@ -245,7 +253,11 @@ class Envoy:
 
 
 class Pair:
-    """Both Envoys. Ports that aren't given are free ones."""
+    """Both Envoys. Ports that aren't given are free ones.
+
+    The near one takes the applications' requests, at `near_port`; with `reverse`, which is for near-reverse.yaml and
+    far-reverse.yaml, the far one does.
+    """
 
     def __init__(
         self,
@@ -263,6 +275,7 @@ class Pair:
         near_config: Path | None = None,
         far_config: Path | None = None,
         tls: bool = False,
+        reverse: bool = False,
         origin_http2: bool = False,
         grpc_origin: str | None = None,
         baseline: bool = False,
@@ -272,10 +285,11 @@ class Pair:
         self.near_port = near_port or free_port()
         self.far_port = far_port or free_port()
         self.ready_path = f"/wsferry-ready-{secrets.token_hex(8)}"
-        suffix = "-tls" if tls else ""
+        suffix = "-tls" if tls else "-reverse" if reverse else ""
         near = load(near_config or ROOT / f"envoy/near{suffix}.yaml", Path(wasm))
         far = load(far_config or ROOT / f"envoy/far{suffix}.yaml", Path(wasm))
-        set_port(listener(near, "ingress"), self.near_port)
+        asking, answering = (far, near) if reverse else (near, far)
+        set_port(listener(asking, "ingress"), self.near_port)
         set_port(near["admin"], near_admin or free_port())
         set_port(far["admin"], far_admin or free_port())
         clusters = {item["name"] for item in near["static_resources"]["clusters"]}
@@ -284,7 +298,7 @@ class Pair:
             ("origin_http2", "direct_http2", host_and_port(grpc_origin or origin)),
         ):
             socket_address = {"address": address[0], "port_value": address[1]}
-            endpoint(far, there)["address"]["socket_address"] = socket_address
+            endpoint(answering, there)["address"]["socket_address"] = socket_address
             # The other way of near-adaptive.yaml.
             if directly in clusters:
                 endpoint(near, directly)["address"]["socket_address"] = {**socket_address}
@@ -293,7 +307,9 @@ class Pair:
         else:
             dial(near, self.far_port, via_port)
             set_port(listener(far, "far"), self.far_port)
-        routes = connection_manager(far, "inner")["route_config"]["virtual_hosts"][0]["routes"]
+            if reverse:
+                join_reverse_tunnel(near, far)
+        routes = connection_manager(answering, "inner")["route_config"]["virtual_hosts"][0]["routes"]
         if origin_http2:
             for route in routes:
                 if "route" in route:
@@ -309,6 +325,9 @@ class Pair:
         self.near = Envoy("near", near, self.directory, envoy, arguments)
         self.far = Envoy("far", far, self.directory, envoy, arguments)
         self.envoys = (self.near, self.far)
+        # The cluster whose connections are WebSockets.
+        self.tunnel = "cluster.near" if reverse else "cluster.tunnel"
+        self.asking, self.answering = (self.far, self.near) if reverse else (self.near, self.far)
 
     def start(self) -> None:
         """Returns once a request can pass through the tunnel."""
@@ -385,6 +404,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--near-config", type=Path, metavar="FILE", help="default: envoy/near.yaml")
     parser.add_argument("--far-config", type=Path, metavar="FILE", help="default: envoy/far.yaml")
     parser.add_argument("--tls", action="store_true", help="use envoy/near-tls.yaml and far-tls.yaml")
+    parser.add_argument("--reverse", action="store_true", help="the far Envoy takes the requests; --near is its port then")
     parser.add_argument("--baseline", action="store_true", help="plain HTTP/2 instead of the WebSocket, to compare with")
     return parser.parse_args()
 
@@ -394,7 +414,7 @@ def run(pair: Pair) -> None:
     if not pair.origin_answers():
         print(f"pair: warning: nothing listens at the origin {pair.origin[0]}:{pair.origin[1]} yet", file=sys.stderr)
     print(
-        f"ready near=http://127.0.0.1:{pair.near_port} far=127.0.0.1:{pair.far_port}"
+        f"ready {pair.asking.name}=http://127.0.0.1:{pair.near_port} websockets=127.0.0.1:{pair.far_port}"
         f" near-admin=http://127.0.0.1:{pair.near.admin_port} far-admin=http://127.0.0.1:{pair.far.admin_port}"
         f" logs={pair.directory}",
         flush=True,

@@ -18,12 +18,17 @@ from adaptive import Adaptive
 from endpoints.http1 import Http1Client, Http1Origin
 from endpoints.http2 import Http2Client, Http2Origin
 from origins.process import nginx, python_origin
-from pair import DEFAULT_WASM, ROOT, Pair
+from pair import DEFAULT_WASM, ROOT, Pair, envoy_version
 
 WASM = Path(os.environ.get("WSFERRY_WASM", DEFAULT_WASM))
 LIMIT = 10.0  # seconds that one exchange or conversation may take
 CLIENTS = {"http1": Http1Client, "http2": Http2Client}
 ORIGINS = {"http1": Http1Origin, "http2": Http2Origin}
+ENVOY = subprocess.run(
+    [ROOT / "scripts/setup", "--print", "envoy"], check=True, capture_output=True, text=True
+).stdout.strip()
+# Envoy's reverse tunnels are what near-reverse.yaml needs since then.
+HAS_REVERSE_TUNNELS = envoy_version(ENVOY) >= (1, 40)
 
 
 @pytest.fixture(scope="session")
@@ -42,16 +47,13 @@ def new_pair(request):
     With `start=False` the test starts the two Envoys itself.
     """
     logs = Path(tempfile.mkdtemp(prefix="wsferry-test-"))
-    binary = subprocess.run(
-        [ROOT / "scripts/setup", "--print", "envoy"], check=True, capture_output=True, text=True
-    ).stdout.strip()
     pairs: list[Pair] = []
 
     def new(origin: str, start: bool = True, **options) -> Pair:
         options.setdefault("concurrency", 1)
         pair = Pair(
             origin,
-            envoy=binary,
+            envoy=ENVOY,
             wasm=WASM,
             log_dir=logs / f"pair-{len(pairs)}",
             **options,
@@ -122,10 +124,11 @@ def web_origins(tmp_path_factory):
         yield port, files, grpc
 
 
-@pytest.fixture(scope="session")
-def web(new_pair, web_origins) -> Web:
+@pytest.fixture(scope="session", params=["near_asks", "far_asks"] if HAS_REVERSE_TUNNELS else ["near_asks"])
+def web(request, new_pair, web_origins) -> Web:
     port, files, grpc = web_origins
-    return Web(new_pair(f"127.0.0.1:{port}", grpc_origin=f"127.0.0.1:{grpc}"), files)
+    options = {"grpc_origin": f"127.0.0.1:{grpc}", "reverse": request.param == "far_asks"}
+    return Web(new_pair(f"127.0.0.1:{port}", **options), files)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ import yaml
 
 import scenario
 from adaptive import is_live
-from conftest import CLIENTS, WASM
+from conftest import CLIENTS, HAS_REVERSE_TUNNELS, WASM
 from endpoints import End, RequestHead, Reset, ResponseHead
 from pair import ROOT, PairError, check_free, cluster, connection_manager, envoy_version, free_port
 from test_scenarios import check
@@ -116,12 +116,13 @@ VARIANTS = {
     "http_filter_far": {"far_config": ROOT / "envoy/far-http-filter.yaml"},
     "http_filter_near": {"near_config": ROOT / "envoy/near-http-filter.yaml"},
 }
+REVERSED = {"reverse": {"reverse": True}} if HAS_REVERSE_TUNNELS else {}
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_near_envoy_started_first(variant, new_pair, web_origins, certificates):
-    """It answers 503 until the far Envoy is there, and then works."""
-    pair = new_pair(f"127.0.0.1:{web_origins[0]}", start=False, **VARIANTS[variant])
+@pytest.mark.parametrize("variant", VARIANTS | REVERSED)
+def test_the_envoy_that_asks_started_first(variant, new_pair, web_origins, certificates):
+    """It answers 503 until the other one is there, and then works."""
+    pair = new_pair(f"127.0.0.1:{web_origins[0]}", start=False, **(VARIANTS | REVERSED)[variant])
 
     def status() -> int | None:
         connection = http.client.HTTPConnection("127.0.0.1", pair.near_port, timeout=5)
@@ -133,13 +134,13 @@ def test_near_envoy_started_first(variant, new_pair, web_origins, certificates):
         finally:
             connection.close()
 
-    pair.near.start()
+    pair.asking.start()
     deadline = time.monotonic() + 20
     while (first := status()) is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert [first] + [status() for _ in range(20)] == [503] * 21
-    pair.far.start()
+    pair.answering.start()
     pair.wait_ready()
     assert status() == 200
 
@@ -210,14 +211,14 @@ class Application(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", VARIANTS | REVERSED)
 def test_what_one_request_cannot_have_costs_no_other(variant, new_pair, certificates):
     """A value that no HTTP/2 codec takes, in a request and in a response; and a few hundred clients that give up early, on
     a WebSocket that is still young."""
     Application.over.clear()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Application)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    pair = new_pair(f"127.0.0.1:{server.server_port}", **VARIANTS[variant])
+    pair = new_pair(f"127.0.0.1:{server.server_port}", **(VARIANTS | REVERSED)[variant])
 
     def get(path: str, **fields: str) -> http.client.HTTPResponse:
         connection = http.client.HTTPConnection("127.0.0.1", pair.near_port, timeout=10)
@@ -225,7 +226,7 @@ def test_what_one_request_cannot_have_costs_no_other(variant, new_pair, certific
         return connection.getresponse()
 
     def websockets() -> int:
-        return pair.near.stats()["cluster.tunnel.upstream_cx_total"]
+        return pair.asking.stats()[f"{pair.tunnel}.upstream_cx_total"]
 
     before = websockets()
     try:
@@ -264,13 +265,13 @@ def variants(new_pair, origin, certificates):
     def get(variant: str):
         if variant not in pairs:
             address = f"127.0.0.1:{origin('http2').port}"
-            pairs[variant] = new_pair(address, origin_http2=True, **VARIANTS[variant])
+            pairs[variant] = new_pair(address, origin_http2=True, **(VARIANTS | REVERSED)[variant])
         return pairs[variant]
 
     return get
 
 
-@pytest.mark.parametrize("variant", ["tls", "one_listener", "http_filters", "http_filter_far"])
+@pytest.mark.parametrize("variant", ["tls", "one_listener", "http_filters", "http_filter_far", *REVERSED])
 @pytest.mark.parametrize(
     "one", [pytest.param(one, id=one.name) for one in scenario.load() if "http2" in one.levels]
 )

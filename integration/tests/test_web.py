@@ -100,15 +100,17 @@ def test_each_event_arrives_when_it_is_sent(web):
 
 def test_the_way_a_response_takes_is_in_the_statistics(web):
     """One WebSocket carried all of this; requests are counted at both ends."""
-    near, far = web.pair.near.stats(), web.pair.far.stats()
-    before = near["cluster.tunnel.upstream_rq_total"], far["http.inner.downstream_rq_total"]
+    asking, answering = web.pair.asking, web.pair.answering
+    cluster = web.pair.tunnel
+
+    def counts() -> tuple[int, int]:
+        return asking.stats()[f"{cluster}.upstream_rq_total"], answering.stats()["http.inner.downstream_rq_total"]
+
+    before = counts()
     for _ in range(10):
         connection = http.client.HTTPConnection("127.0.0.1", web.port, timeout=10)
         connection.request("GET", "/hello")
         assert connection.getresponse().read() == b"hello\n"
         connection.close()
-    near, far = web.pair.near.stats(), web.pair.far.stats()
-    after = near["cluster.tunnel.upstream_rq_total"], far["http.inner.downstream_rq_total"]
-    assert [a - b for a, b in zip(after, before)] == [10, 10]
-    assert near["cluster.far.upstream_cx_active"] == 1
-    assert far["http.inner.downstream_cx_active"] == 1
+    assert [a - b for a, b in zip(counts(), before)] == [10, 10]
+    assert asking.stats()[f"{cluster}.upstream_cx_active"] == 1
