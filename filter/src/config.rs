@@ -359,8 +359,8 @@ impl Config {
         if role == Role::Near && !config.allowed_origins.is_empty() {
             return Err(plugin.refuse("allowed_origins", "only a far end checks origins"));
         }
-        if role == Role::Far && config.tunnel.is_some() {
-            return Err(plugin.refuse("tunnel", "only a near end has one"));
+        if (role == Role::Far || config.requests_from == Role::Far) && config.tunnel.is_some() {
+            return Err(plugin.refuse("tunnel", "only a near end that makes requests has one"));
         }
         Ok(config)
     }

@@ -185,7 +185,8 @@ impl Converter {
         }
         if self.joint.websocket.answers_waiting() > MAX_WAITING {
             self.joint.fail(Error::ExcessiveLoad);
-        } else if (self.joint.websocket.waiting() > 0 || self.joint.stray_bytes > 0) && self.joint.has_http2() {
+        } else if (self.joint.websocket.waiting() > 0 || self.joint.stray_bytes > 0) && self.joint.has_http2()
+        {
             self.joint.http2.request_echo();
         }
     }

@@ -135,6 +135,15 @@ fn a_wrong_configuration_names_the_field() {
             r#"{"role": "far", "close_timeout_ms": 18446744073709551615}"#,
             "`close_timeout_ms`",
         ),
+        (r#"{"role": "near", "requests_from": "both"}"#, "`requests_from`"),
+        (
+            r#"{"role": "far", "filter": "network", "requests_from": "far"}"#,
+            "`requests_from`: far needs `filter` http",
+        ),
+        (
+            r#"{"role": "near", "requests_from": "far", "tunnel": "one"}"#,
+            "`tunnel`",
+        ),
         (r#"{"role": "connection_manager", "tunnels": []}"#, "`tunnels`"),
         (r#"["near"]"#, "no JSON object"),
         (r#"{"role": "far"} x"#, "trailing"),

@@ -20,18 +20,36 @@ use integration::suite::{FAR, NEAR};
 use integration::wasm_end::WasmEnd;
 use integration::wasm_host::Vm;
 
-/// Runs a check on a native pair and on one of built modules.
-fn on_both(check: impl Fn(&mut Line<Box<dyn End>, Box<dyn End>>)) {
+const NEAR_ANSWERS: &str = r#"{"role": "near", "requests_from": "far"}"#;
+const FAR_ASKS: &str = r#"{"role": "far", "requests_from": "far"}"#;
+
+/// The end where requests are made, and the other one.
+type Ends = (Box<dyn End>, Box<dyn End>);
+
+/// Runs a check on native pairs and on pairs of built modules, with requests from near and with requests from far.
+fn on_all(check: impl Fn(&mut Line<Box<dyn End>, Box<dyn End>>)) {
+    on_all_and_who_asks(|line, _| check(line));
+}
+
+/// The same for a check that has to know whether it is near that makes the requests.
+fn on_all_and_who_asks(check: impl Fn(&mut Line<Box<dyn End>, Box<dyn End>>, bool)) {
     let vm = |configuration| Rc::new(RefCell::new(Vm::start(configuration).expect("a VM")));
     for chunking in [Chunking::AsIs, Chunking::Bytes] {
-        let native: (Box<dyn End>, Box<dyn End>) =
-            (Box::new(NativeEnd::new(NEAR)), Box::new(NativeEnd::new(FAR)));
+        let native =
+            |asks, answers| -> Ends { (Box::new(NativeEnd::new(asks)), Box::new(NativeEnd::new(answers))) };
         let (near, far) = WasmEnd::connect(&vm(NEAR), &vm(FAR)).unwrap();
-        for (near, far) in [native, (Box::new(near), Box::new(far))] {
-            let mut line = Line::connect(near, far, &chunking);
+        let (near_answers, far_asks) = WasmEnd::connect(&vm(NEAR_ANSWERS), &vm(FAR_ASKS)).unwrap();
+        let ends: [(bool, Ends); 4] = [
+            (true, native(NEAR, FAR)),
+            (false, native(FAR_ASKS, NEAR_ANSWERS)),
+            (true, (Box::new(near), Box::new(far))),
+            (false, (Box::new(far_asks), Box::new(near_answers))),
+        ];
+        for (near_asks, (asks, answers)) in ends {
+            let mut line = Line::connect(asks, answers, &chunking);
             line.client.received.clear();
             line.server.received.clear();
-            check(&mut line);
+            check(&mut line, near_asks);
         }
     }
 }
@@ -71,7 +89,7 @@ fn exchange(line: &mut Line<Box<dyn End>, Box<dyn End>>, stream: u32) {
 
 #[test]
 fn pings_are_answered_on_both_sides() {
-    on_both(|line| {
+    on_all(|line| {
         line.client.output.extend(ping(*b"client 1"));
         line.client.output.extend(ping(*b"client 2"));
         line.server.output.extend(ping(*b"server 1"));
@@ -88,7 +106,7 @@ fn pings_are_answered_on_both_sides() {
 
 #[test]
 fn a_malformed_request_costs_its_stream_alone() {
-    on_both(|line| {
+    on_all(|line| {
         for (stream, bad) in [
             (1, fields(&[(":method", "GET"), ("X-Upper", "1")])),
             (3, fields(&[(":scheme", "http"), (":path", "/")])),
@@ -110,7 +128,7 @@ fn a_malformed_request_costs_its_stream_alone() {
 
 #[test]
 fn a_header_list_over_the_limit_costs_its_stream_alone() {
-    on_both(|line| {
+    on_all(|line| {
         let mut large = get("/");
         large.extend((0..9).map(|number| (format!("x-{number}").into_bytes(), vec![b'v'; 12_000])));
         line.client.headers(1, &large, true);
@@ -128,7 +146,7 @@ fn a_header_list_over_the_limit_costs_its_stream_alone() {
 
 #[test]
 fn goaway_reaches_the_other_side() {
-    on_both(|line| {
+    on_all(|line| {
         exchange(line, 1);
         line.client.output.extend(goaway(0, 0));
         line.settle();
@@ -218,14 +236,14 @@ fn an_end_without_close_is_orderly_after_goaway() {
 
 #[test]
 fn the_end_of_one_codec_resets_the_streams_of_the_other() {
-    on_both(|line| {
+    on_all_and_who_asks(|line, near_asks| {
         line.client.headers(1, &get("/"), false);
         line.settle();
         line.server.take_exchange();
         let (mut websocket, mut http2) = (Vec::new(), Vec::new());
         line.near.http2_end(&mut websocket);
         assert_eq!(
-            integration::bad_input::close_frame(&websocket, true).map(|close| close.0),
+            integration::bad_input::close_frame(&websocket, near_asks).map(|close| close.0),
             Some(1000)
         );
         line.far.websocket_input(&websocket, &mut http2);
@@ -241,7 +259,7 @@ fn the_end_of_one_codec_resets_the_streams_of_the_other() {
 
 #[test]
 fn a_broken_websocket_resets_the_streams_of_both_sides() {
-    on_both(|line| {
+    on_all(|line| {
         line.client.headers(1, &get("/"), false);
         line.settle();
         line.server.take_exchange();

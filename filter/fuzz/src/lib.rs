@@ -328,26 +328,33 @@ fn websocket_events(sender: websocket::Sender, bytes: &[u8], size: u8) -> Vec<Ev
     events
 }
 
-/// Bytes: role, then steps; see [`Step`].
+/// Bytes: role and direction, then steps; see [`Step`].
 pub fn converter(data: &[u8]) {
     let [role, steps @ ..] = data else { return };
-    let (role, peer) = match role & 1 {
-        0 => (&br#"{"role":"near"}"#[..], &br#"{"role":"far"}"#[..]),
-        _ => (&br#"{"role":"far"}"#[..], &br#"{"role":"near"}"#[..]),
+    let (near, reversed) = (role & 1 == 0, role & 2 != 0);
+    let new = |near: bool| {
+        let name = |near| if near { "near" } else { "far" };
+        let json = format!(
+            r#"{{"role":"{}","requests_from":"{}"}}"#,
+            name(near),
+            name(!reversed)
+        );
+        Converter::new(&Arc::new(
+            Config::parse(json.as_bytes()).expect("a configuration"),
+        ))
     };
-    let near = data[0] & 1 == 0;
-    let new = |config: &[u8]| Converter::new(&Arc::new(Config::parse(config).expect("a configuration")));
-    let mut tested = new(role);
-    let mut peer = new(peer);
-    let speaker = if near {
-        http2::Sender::Server
-    } else {
+    let mut tested = new(near);
+    let mut peer = new(!near);
+    let speaker = if near == reversed {
         http2::Sender::Client
+    } else {
+        http2::Sender::Server
     };
-    let mut codec = Some(http2::Reader::new(speaker, &Limits::default()));
+    // What precedes HTTP/2 can be anything.
+    let mut codec = (!reversed).then(|| http2::Reader::new(speaker, &Limits::default()));
     let mut out = Vec::new();
     let mut rest = steps;
-    while let Some((step, bytes)) = Step::next(&mut rest, near) {
+    while let Some((step, bytes)) = Step::next(&mut rest, near, speaker.other()) {
         match step {
             Step::Http2 => tested.http2_input(&bytes, &mut ZeroKeys),
             Step::WebSocket => {
@@ -413,14 +420,17 @@ enum Step {
 impl Step {
     /// Kinds 0 and 1: the bytes as they are. 2 and 3: the ends. 4: one HTTP/2 frame, of which type, flags
     /// and the low byte of the stream come first. 5: a binary message. 6: the codec's first bytes.
-    fn next(rest: &mut &[u8], near: bool) -> Option<(Self, Vec<u8>)> {
+    fn next(rest: &mut &[u8], near: bool, codec: http2::Sender) -> Option<(Self, Vec<u8>)> {
         let [kind, after @ ..] = *rest else { return None };
         *rest = after;
         match kind % 7 {
             2 => return Some((Self::Http2End, Vec::new())),
             3 => return Some((Self::WebSocketEnd, Vec::new())),
             6 => {
-                let mut bytes = if near { PREFACE.to_vec() } else { Vec::new() };
+                let mut bytes = match codec {
+                    http2::Sender::Client => PREFACE.to_vec(),
+                    http2::Sender::Server => Vec::new(),
+                };
                 bytes.extend_from_slice(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
                 return Some((Self::Http2, bytes));
             }
