@@ -296,27 +296,37 @@ fn a_target_that_gets_a_converter_is_used_after_the_ttl() {
 
 #[test]
 fn one_worker_asks_while_the_others_wait() {
+    const TTL: u32 = 60_000;
     let (now, later) = (Time(1_000), Time(1_300));
-    let Claim::Granted(asking) = Target::Unknown.claim(now, 300) else {
+    let Claim::Granted(asking) = Target::Unknown.claim(now, 300, TTL) else {
         panic!("nobody asks");
     };
     assert_eq!(asking, Target::Asking { until: later });
-    assert_eq!(asking.claim(Time(1_299), 300), Claim::Wait { until: later });
+    assert_eq!(asking.claim(Time(1_299), 300, TTL), Claim::Wait { until: later });
     assert!(
-        matches!(asking.claim(later, 300), Claim::Granted(_)),
+        matches!(asking.claim(later, 300, TTL), Claim::Granted(_)),
         "the other one is dead"
     );
     assert!(
-        matches!(asking.claim(Time(0).after(0), 300), Claim::Wait { .. }),
+        matches!(asking.claim(Time(0).after(0), 300, TTL), Claim::Wait { .. }),
         "a small step back of the clock"
     );
-    let lacks = Target::Lacks {
-        until: Time(200_000_000),
-    };
+    let until = Time(200_000);
+    let lacks = Target::Lacks { until };
+    assert_eq!(lacks.claim(Time(190_000), 300, TTL), Claim::Lacks { until });
+    assert_eq!(lacks.claim(Time(20_000), 300, TTL), Claim::Lacks { until });
     assert!(
-        matches!(lacks.claim(now, 300), Claim::Granted(_)),
-        "no ttl is that long: the clock was set back"
+        matches!(lacks.claim(Time(19_999), 300, TTL), Claim::Granted(_)),
+        "it would be left alone for longer than it ever is: the clock was set back"
     );
+    for (before, after) in [
+        (Target::Unknown, Target::Unknown),
+        (asking, Target::Unknown),
+        (Target::Has, Target::Unknown),
+        (lacks, lacks),
+    ] {
+        assert_eq!(before.after_failure(), after);
+    }
     for target in [Target::Unknown, asking, Target::Has, lacks] {
         assert_eq!(Target::decode(&target.encode()), target);
     }

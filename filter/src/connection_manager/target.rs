@@ -56,29 +56,37 @@ pub enum Claim {
     },
 }
 
-/// A turn that ends later than this, milliseconds from now, is from before the clock was set back.
-const LONGEST_TURN_MS: u32 = 120_000;
-
-/// The same for [`Target::Lacks`]: the largest `no_converter_ttl_ms`.
-const LONGEST_LACK_MS: u32 = 86_400_000;
+/// What is to last for so much longer than it ever does, milliseconds, is from before the clock was set back. Workers'
+/// clocks differ by less.
+const SLACK_MS: u32 = 120_000;
 
 /// Bytes of an encoded [`Target`].
 pub const ENCODED_BYTES: usize = 9;
 
 impl Target {
-    /// A worker wants to open a WebSocket, which takes up to `lease_ms` milliseconds.
-    pub fn claim(self, now: Time, lease_ms: u32) -> Claim {
+    /// A worker wants to open a WebSocket, which takes up to `lease_ms` milliseconds; a target without converter is left
+    /// alone for up to `lack_ms`.
+    pub fn claim(self, now: Time, lease_ms: u32, lack_ms: u32) -> Claim {
         match self {
             Self::Has => Claim::Granted(Self::Has),
-            Self::Asking { until } if now < until && until <= now.after(LONGEST_TURN_MS) => {
+            Self::Asking { until } if now < until && until <= now.after(lease_ms).after(SLACK_MS) => {
                 Claim::Wait { until }
             }
-            Self::Lacks { until } if now < until && until <= now.after(LONGEST_LACK_MS) => {
+            Self::Lacks { until } if now < until && until <= now.after(lack_ms).after(SLACK_MS) => {
                 Claim::Lacks { until }
             }
             Self::Unknown | Self::Asking { .. } | Self::Lacks { .. } => Claim::Granted(Self::Asking {
                 until: now.after(lease_ms),
             }),
+        }
+    }
+
+    /// A worker's probe has failed. That doesn't tell what the target is, so what another worker knows of it counts.
+    #[must_use]
+    pub const fn after_failure(self) -> Self {
+        match self {
+            Self::Lacks { .. } => self,
+            Self::Unknown | Self::Asking { .. } | Self::Has => Self::Unknown,
         }
     }
 

@@ -489,7 +489,7 @@ impl Shared {
                         tunnel.probe_failed(id, ProbeFailure::Broken, now, random);
                     }
                 });
-                target.store(Target::Unknown);
+                target.fail();
             }
         }
     }
@@ -499,7 +499,11 @@ impl Shared {
         let (Some(config), Some(target)) = (self.config.tunnels.get(place), self.targets.get(place)) else {
             return false;
         };
-        let claim = target.claim(Time(host_now()), config.probe.timeout_ms);
+        let claim = target.claim(
+            Time(host_now()),
+            config.probe.timeout_ms,
+            config.no_converter_ttl_ms,
+        );
         if matches!(claim, Claim::Granted(_)) {
             return true;
         }
@@ -539,13 +543,13 @@ impl Shared {
             Some(504) => Err(ProbeFailure::TimedOut),
             _ => Err(ProbeFailure::Broken),
         };
-        target.store(match result {
-            Ok(()) => Target::Has,
-            Err(ProbeFailure::NoConverter) => Target::Lacks {
+        match result {
+            Ok(()) => target.store(Target::Has),
+            Err(ProbeFailure::NoConverter) => target.store(Target::Lacks {
                 until: Time(host_now()).after(config.no_converter_ttl_ms),
-            },
-            Err(_) => Target::Unknown,
-        });
+            }),
+            Err(_) => target.fail(),
+        }
         self.with_state(|state| {
             let (now, random) = (state.now(), state.random());
             state.is_worker |= result.is_ok();

@@ -72,14 +72,14 @@ impl SharedTarget {
     }
 
     /// Asks for the right to open a WebSocket, and takes it.
-    pub(super) fn claim(&self, now: Time, lease_ms: u32) -> Claim {
+    pub(super) fn claim(&self, now: Time, lease_ms: u32, lack_ms: u32) -> Claim {
         let key = &self.target;
         for _ in 0..ATTEMPTS {
             let Ok((bytes, version)) = host::shared_data(key) else {
                 break;
             };
             let old = Target::decode(&bytes);
-            let claim = old.claim(now, lease_ms);
+            let claim = old.claim(now, lease_ms, lack_ms);
             match claim {
                 Claim::Granted(new) if new != old => match host::set_shared_data(key, &new.encode(), version)
                 {
@@ -98,6 +98,16 @@ impl SharedTarget {
         if !known {
             // Where it fails, the others go on asking.
             let _ = host::set_shared_data(&self.target, &target.encode(), 0);
+        }
+    }
+
+    /// A probe has failed, which may be this worker's own trouble. Where another worker was quicker, it knows better.
+    pub(super) fn fail(&self) {
+        if let Ok((bytes, version)) = host::shared_data(&self.target) {
+            let old = Target::decode(&bytes);
+            if old.after_failure() != old {
+                let _ = host::set_shared_data(&self.target, &old.after_failure().encode(), version);
+            }
         }
     }
 

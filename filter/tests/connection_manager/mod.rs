@@ -116,7 +116,8 @@ impl Worker {
         let tunnel = self.manager.tunnel(0).unwrap();
         let config = tunnel.config().clone();
         if kind == ProbeKind::Open {
-            match self.world.target.get().claim(now, config.probe.timeout_ms) {
+            let (lease, ttl) = (config.probe.timeout_ms, config.no_converter_ttl_ms);
+            match self.world.target.get().claim(now, lease, ttl) {
                 Claim::Granted(target) => self.world.target.set(target),
                 Claim::Wait { until } => return tunnel.postpone(Time(self.now + 50).min(until)),
                 Claim::Lacks { until } => return tunnel.no_converter(until),
@@ -163,7 +164,7 @@ impl Worker {
                     ProbeFailure::NoConverter => Target::Lacks {
                         until: now.after(ttl),
                     },
-                    _ => Target::Unknown,
+                    _ => self.world.target.get().after_failure(),
                 });
             }
         }
