@@ -28,7 +28,7 @@ from websockets.asyncio.client import connect
 from endpoints import Data, RequestHead, ResponseHead
 from endpoints.http1 import Http1Client
 from origins.process import OriginError, nginx, python_origin
-from pair import Pair, PairError
+from pair import REVERSE_SINCE, Pair, PairError, envoy_version
 
 sys.path.insert(0, str(Path(__file__).parent / "origins"))
 messages, services = grpc.protos_and_services("echo.proto")
@@ -189,8 +189,8 @@ class Demo:
             asking = asyncio.gather(*(ask(number) for number in range(AT_ONCE)))
             most = 0
             while not asking.done():
-                stats = await asyncio.to_thread(self.pair.near.stats)
-                most = max(most, stats["cluster.tunnel.upstream_rq_active"])
+                stats = await asyncio.to_thread(self.pair.asking.stats)
+                most = max(most, stats[f"{self.pair.tunnel}.upstream_rq_active"])
                 await asyncio.sleep(0.05)
             return asking.result(), most
 
@@ -205,9 +205,10 @@ class Demo:
         self.small = [after - first for after, first in zip(self.traffic(), before)]
 
     def traffic(self) -> tuple[int, int]:
-        """Bytes of HTTP between the clients and the near Envoy, and of WebSocket between the Envoys, both ways."""
-        stats = self.pair.near.stats()
+        """Bytes of HTTP between the clients and their Envoy, and of WebSocket between the Envoys, both ways."""
+        stats = self.pair.asking.stats()
         plain = stats["http.ingress.downstream_cx_rx_bytes_total"] + stats["http.ingress.downstream_cx_tx_bytes_total"]
+        stats = self.pair.near.stats()
         wire = stats["cluster.far.upstream_cx_rx_bytes_total"] + stats["cluster.far.upstream_cx_tx_bytes_total"]
         return plain, wire
 
@@ -222,14 +223,15 @@ class Demo:
         for name in METRICS:
             print(f"{name:<26} {near[name]:>14} {far[name]:>14}")
         opened = self.pair.near.stats()["cluster.far.upstream_cx_active"]
-        print(f"\nWebSockets between the two Envoys: {opened} (one for each worker that had requests)")
+        why = "kept by the near Envoy" if self.pair.asking is self.pair.far else "one for each worker that had requests"
+        print(f"\nWebSockets between the two Envoys: {opened} ({why})")
         plain, wire = self.traffic()
         print(f"bytes of all of the above, both ways: {plain} in plain HTTP, {wire} in WebSockets ({wire / plain:.1%})")
         plain, wire = self.small
         print(f"of the {AT_ONCE} small requests alone:    {plain} in plain HTTP, {wire} in WebSockets ({wire / plain:.1%})")
         begun = near["websockets_opened"], far["websockets_opened"]
         checks = {
-            "every stream of the near end arrived at the far end": 0 < near["streams_opened"] == far["streams_opened"],
+            "every stream of one end arrived at the other": 0 < near["streams_opened"] == far["streams_opened"],
             "WebSockets opened at both ends": begun[0] == begun[1] > 0,
             "every message that one end sent arrived at the other": counts_agree(near, far),
             "bulk crossed in WebSocket messages": near["websocket_bytes_in"] > 64 * MIB < near["websocket_bytes_out"],
@@ -265,24 +267,37 @@ def run(envoy: str, wasm: Path) -> list[str]:
         websocket = stack.enter_context(python_origin("websocket_echo"))
         service = stack.enter_context(python_origin("grpc_service"))
         web = stack.enter_context(nginx(directory / "nginx", files, application, websocket))
-        pair = Pair(f"127.0.0.1:{web}", grpc_origin=f"127.0.0.1:{service}", envoy=envoy, wasm=wasm)
-        stack.callback(pair.remove_directory)
-        stack.callback(pair.stop)
-        pair.start()
-        print(f"\nclients → near Envoy 127.0.0.1:{pair.near_port} ═ WebSocket ═ far Envoy 127.0.0.1:{pair.far_port}")
-        print(f"        → nginx 127.0.0.1:{web} (files, web application, WebSocket service), gRPC 127.0.0.1:{service}\n")
-        print(f"{'what':<26} {'sent':<38} {'came back':<48} {'time':>10}")
-        demo = Demo(pair, files, report)
-        steps = (demo.get_and_post, demo.bulk, demo.events, demo.grpc, demo.websocket, demo.at_once, demo.evidence)
-        for step in steps:
-            try:
-                step()
-            except Exception as error:  # one thing that fails must not hide what the others do
-                print(f"{step.__name__}: {type(error).__name__}: {error}")
-                report.failed.append(step.__name__)
-        if report.failed:
-            print(pair.tails(), file=sys.stderr)
+        for reverse in (False, True):
+            if reverse and envoy_version(envoy) < REVERSE_SINCE:
+                print("\nrequests from the far end need a newer Envoy")
+                break
+            options = {"reverse": True, "concurrency": 1} if reverse else {}
+            pair = Pair(f"127.0.0.1:{web}", grpc_origin=f"127.0.0.1:{service}", envoy=envoy, wasm=wasm, **options)
+            stack.callback(pair.remove_directory)
+            stack.callback(pair.stop)
+            pair.start()
+            if reverse:
+                print("\nThe other way round: the near Envoy dials as before, and the far one sends requests (docs/reverse.md).")
+            print(
+                f"\nclients → {pair.asking.name} Envoy 127.0.0.1:{pair.near_port}"
+                f" ═ WebSocket to 127.0.0.1:{pair.far_port} ═ {pair.answering.name} Envoy"
+                f"\n        → nginx 127.0.0.1:{web} (files, web application, WebSocket service), gRPC 127.0.0.1:{service}\n"
+            )
+            play(Demo(pair, files, report))
     return report.failed
+
+
+def play(demo: Demo) -> None:
+    print(f"{'what':<26} {'sent':<38} {'came back':<48} {'time':>10}")
+    before = len(demo.report.failed)
+    for step in (demo.get_and_post, demo.bulk, demo.events, demo.grpc, demo.websocket, demo.at_once, demo.evidence):
+        try:
+            step()
+        except Exception as error:  # one thing that fails must not hide what the others do
+            print(f"{step.__name__}: {type(error).__name__}: {error}")
+            demo.report.failed.append(step.__name__)
+    if demo.report.failed[before:]:
+        print(demo.pair.tails(), file=sys.stderr)
 
 
 def main() -> int:

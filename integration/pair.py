@@ -31,6 +31,8 @@ READY_TIMEOUT = 20.0  # seconds
 TAIL_LINES = 25
 PR_SET_PDEATHSIG = 1
 KEEPERS: deque[socket.socket] = deque()
+# What near-reverse.yaml needs of Envoy's reverse tunnels is there since then.
+REVERSE_SINCE = (1, 40, 0)
 MAX_KEEPERS = 256  # far more than the ports that wait for their servers at a time
 LIBC = ctypes.CDLL(None)
 

@@ -18,7 +18,7 @@ from adaptive import Adaptive
 from endpoints.http1 import Http1Client, Http1Origin
 from endpoints.http2 import Http2Client, Http2Origin
 from origins.process import nginx, python_origin
-from pair import DEFAULT_WASM, ROOT, Pair, envoy_version
+from pair import DEFAULT_WASM, REVERSE_SINCE, ROOT, Pair, envoy_version
 
 WASM = Path(os.environ.get("WSFERRY_WASM", DEFAULT_WASM))
 LIMIT = 10.0  # seconds that one exchange or conversation may take
@@ -27,8 +27,7 @@ ORIGINS = {"http1": Http1Origin, "http2": Http2Origin}
 ENVOY = subprocess.run(
     [ROOT / "scripts/setup", "--print", "envoy"], check=True, capture_output=True, text=True
 ).stdout.strip()
-# Envoy's reverse tunnels are what near-reverse.yaml needs since then.
-HAS_REVERSE_TUNNELS = envoy_version(ENVOY) >= (1, 40)
+HAS_REVERSE_TUNNELS = envoy_version(ENVOY) >= REVERSE_SINCE
 
 
 @pytest.fixture(scope="session")
