@@ -197,7 +197,7 @@ class Envoy:
         self.config = config
         self.directory = directory
         self.binary = binary
-        self.arguments = arguments
+        self.arguments = list(arguments)
         self.admin_port: int = config["admin"]["address"]["socket_address"]["port_value"]
         self.log = directory / f"{name}.log"
         self.process: subprocess.Popen | None = None

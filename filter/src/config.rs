@@ -250,7 +250,7 @@ const ORIGIN: Form = Form {
 };
 
 /// What `host` may hold (RFC 9112 §3.2), as far as tells it from anything that could end the line.
-const AUTHORITY: Form = Form {
+pub(crate) const AUTHORITY: Form = Form {
     name: "a host with or without port",
     holds: |text| {
         !text.is_empty()
@@ -261,7 +261,7 @@ const AUTHORITY: Form = Form {
 };
 
 /// A path with or without query, in origin form (RFC 9112 §3.2.1).
-const PATH: Form = Form {
+pub(crate) const PATH: Form = Form {
     name: "a path that begins with `/`",
     holds: |text| text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic() && b != b'#'),
 };

@@ -301,12 +301,18 @@ impl Fields {
     /// A list of up to [`MAX_TEXTS`] texts. Empty where it is missing.
     ///
     /// # Errors
-    /// It is longer or no list, or an item isn't of this form.
+    /// It is longer or no list, or an item isn't of this form. Says which, and not what it is: that may be a credential.
     #[inline(never)]
     pub fn texts(&mut self, name: &'static str, form: Form) -> Result<Vec<String>, ConfigError> {
         let mut texts = Vec::new();
         for item in self.list(name, 0..=MAX_TEXTS)? {
-            texts.push(self.formed(name, item, form)?);
+            match item {
+                Json::Text(text) if (form.holds)(&text) => texts.push(text),
+                _ => {
+                    let number = texts.len().saturating_add(1);
+                    return Err(self.refuse(name, format!("item {number} is not {}", form.name)));
+                }
+            }
         }
         Ok(texts)
     }

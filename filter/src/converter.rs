@@ -234,6 +234,7 @@ impl Converter {
 
     /// The local codec has ended its direction; a Close frame joins the WebSocket output.
     pub fn http2_end(&mut self, mask_keys: &mut dyn MaskKeys) {
+        self.joint.codec_gone = true;
         if self.joint.closed.is_none() {
             let code = match self.joint.codec {
                 http2::Sender::Client if !self.joint.is_going_away() => close_code::NORMAL,
@@ -290,6 +291,11 @@ impl Converter {
     /// Streams that are open now.
     pub fn open_streams(&self) -> usize {
         self.joint.streams.len()
+    }
+
+    /// Streams that were open when the connection ended, whoever ended it.
+    pub fn cut_off(&self) -> usize {
+        self.joint.cut_off
     }
 
     /// What happened since the last call.

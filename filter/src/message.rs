@@ -28,7 +28,7 @@ pub enum Message<'a, Id> {
         stream: Id,
         /// No data and no trailers follow.
         end: bool,
-        /// Status code, 100 to 599.
+        /// Status code, 100 to 999. Those from 600 on are no one's (RFC 9110 §15), but Envoy's codecs pass them.
         status: u16,
         /// Response fields.
         fields: &'a Fields,

@@ -148,7 +148,7 @@ fn forms() {
         cbor!([0, 0, true, 0, 0, "", "", {}]),
         // Status.
         cbor!([1, 0, true, 99, []]),
-        cbor!([1, 0, true, 600, []]),
+        cbor!([1, 0, true, 1000, []]),
         cbor!([1, 0, true, "200", []]),
         // Fields.
         cbor!([3, 0, ["a"]]),

@@ -71,7 +71,8 @@ fn malformed_messages_harm_their_stream_alone() {
         (Server, true, vec![(":status", "20")]),
         (Server, true, vec![(":status", "2000")]),
         (Server, true, vec![(":status", "099")]),
-        (Server, true, vec![(":status", "600")]),
+        (Server, true, vec![(":status", "1000")]),
+        (Server, false, vec![(":status", "101")]),
         (Server, true, vec![(":status", "2x0")]),
         (Server, true, vec![(":status", "")]),
     ] {
@@ -123,7 +124,7 @@ fn unusual_messages_pass() {
         Owned::Request { protocol, .. } => assert_eq!(protocol.as_deref(), Some(&b"websocket"[..])),
         other => panic!("{other:?}"),
     }
-    for status in [100, 103, 200, 599] {
+    for status in [100, 103, 200, 599, 600, 999] {
         let text = status.to_string();
         let response = Owned::Response {
             stream: 1,

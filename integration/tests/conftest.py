@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -21,6 +22,8 @@ from origins.process import nginx, python_origin
 from pair import DEFAULT_WASM, REVERSE_SINCE, ROOT, Pair, envoy_version
 
 WASM = Path(os.environ.get("WSFERRY_WASM", DEFAULT_WASM))
+# Some tests have thousands of connections, and so have the Envoys, which inherit this.
+resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 LIMIT = 10.0  # seconds that one exchange or conversation may take
 CLIENTS = {"http1": Http1Client, "http2": Http2Client}
 ORIGINS = {"http1": Http1Origin, "http2": Http2Origin}

@@ -150,6 +150,34 @@ def test_no_way_around_the_handshake(bad, text):
     assert bad.far.stats()["http.inner.downstream_rq_total"] == before
 
 
+def test_a_client_that_hangs_up_before_it_has_asked(bad):
+    """As a load balancer that looks whether the port is open. It isn't kept, and no handshake was refused."""
+    before = counter(bad.far, "handshakes_refused_timeout")
+    for begun in (b"", b"GET /wsferry HTTP/1.1\r\nhost: a\r\n"):
+        with socket.create_connection(("127.0.0.1", bad.far_port), timeout=TIMEOUT / 2) as connection:
+            connection.sendall(begun)
+            connection.shutdown(socket.SHUT_WR)
+            # Envoy answers with 400 where it has parsed the request.
+            while connection.recv(65536):
+                pass
+    assert counter(bad.far, "handshakes_refused_timeout") == before
+
+
+CROWD = 1500
+
+
+def test_a_crowd_that_leaves_at_once(bad):
+    """Envoy ends what the filter ends from within each other: a thousand at a time exhausted the stack of the VM, and so
+    ended the WebSockets of all."""
+    crowd = [PlainPeer(bad.far_port).socket for _ in range(CROWD)]
+    for one in crowd:
+        one.sendall(frame(CLOSE, struct.pack("!H", 1000)))
+    for one in crowd:
+        while one.recv(65536):
+            pass
+        one.close()
+
+
 # Frames and messages
 
 

@@ -171,6 +171,47 @@ def test_a_target_that_hangs(loop, adaptive, what):
     one.pair.far.process = None
 
 
+def test_a_crowd_that_waits_and_is_refused(loop, adaptive):
+    """In mode `always`: each gets its answer, although Envoy answers them from within each other, a thousand of which exhausted
+    the stack of the VM."""
+    crowd = 1500
+    probe = {"cluster": "tunnel", "timeout_ms": 20_000}
+    one = adaptive(mode="always", max_wait_ms=3_500, load={"max_in_flight": crowd}, probe=probe)
+    one.pair.far.expected_to_be_dead = True
+    all_wait = asyncio.Event()
+
+    async def refuse(reader, writer):
+        await all_wait.wait()
+        writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+
+    async def ask() -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", one.pair.near_port)
+        writer.write(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        status = await reader.readline()
+        writer.close()
+        return status.split()[1]
+
+    async def run():
+        await asyncio.to_thread(one.pair.far.kill)
+        while (await one.load.request("GET", "/")).decision != "refused wait_over":
+            pass
+        server = await asyncio.start_server(refuse, "127.0.0.1", one.pair.far_port)
+        asking = asyncio.gather(*(ask() for _ in range(crowd)))
+        while (await asyncio.to_thread(one.pair.near.stats))["http.ingress.downstream_rq_active"] < crowd:
+            await asyncio.sleep(0.02)
+        all_wait.set()
+        answers = await asking
+        server.close()
+        return answers
+
+    assert set(loop(run(), 60)) == {b"503"}
+    assert "Function: proxy_" not in one.pair.near.log.read_text()
+    # Those that were too slow for the others are refused as well.
+    reasons = ("no_converter", "wait_over")
+    one.wait(lambda: sum(one.metric(f"decisions_refused_{reason}") for reason in reasons) >= crowd)
+    one.pair.far.process = None
+
+
 @pytest.mark.parametrize(
     "far, listeners",
     [

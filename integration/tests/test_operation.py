@@ -198,9 +198,15 @@ class Application(http.server.BaseHTTPRequestHandler):
         if self.path == "/hang":
             self.asked.release()
             self.over.wait(60)
+        if self.path == "/upgrade":
+            self.send_response_only(101)
+            self.end_headers()
+            return
         self.send_response(200)
         if self.path.startswith("/large/"):
             self.send_header("x-large", "v" * int(self.path.removeprefix("/large/")))
+        if self.path == "/te":
+            self.send_header("te", "gzip")
         self.send_header("content-length", "3")
         self.end_headers()
         if self.path == "/wait":
@@ -213,8 +219,8 @@ class Application(http.server.BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize("variant", VARIANTS | REVERSED)
 def test_what_one_request_cannot_have_costs_no_other(variant, new_pair, certificates):
-    """A value that no HTTP/2 codec takes, in a request and in a response; and a few hundred clients that give up early, on
-    a WebSocket that is still young."""
+    """A value that no HTTP/2 codec takes, in a request and in a response; what HTTP/1.1 lets through and HTTP/2 doesn't; and a
+    few hundred clients that give up early, on a WebSocket that is still young."""
     Application.over.clear()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Application)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -234,6 +240,16 @@ def test_what_one_request_cannot_have_costs_no_other(variant, new_pair, certific
         assert get("/", large="v" * 70_000).status == 503
         assert get("/large/70000").status in (502, 503)
         assert get("/large/60000").status == 200
+        assert get("/te").status in (502, 503)
+        assert get("/upgrade").status in (502, 503)
+        for text in (
+            b"GET / HTTP/1.1\r\nhost: user@a\r\n\r\n",
+            b"GET / HTTP/1.1\r\nhost:\r\n\r\n",
+            b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\ncontent-length: 3\r\n\r\n",
+        ):
+            with socket.create_connection(("127.0.0.1", pair.near_port), timeout=5) as odd:
+                odd.sendall(text)
+                assert odd.recv(4096).startswith(b"HTTP/1.1 ")
         for _ in range(300):
             with socket.create_connection(("127.0.0.1", pair.near_port)) as impatient:
                 impatient.sendall(b"GET /hang HTTP/1.1\r\nhost: a\r\n\r\n")

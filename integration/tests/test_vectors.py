@@ -241,7 +241,7 @@ def message(item: object, tables: Tables) -> dict | None:
             need(isinstance(item[8], str))
             said["protocol"] = token(headers.counted(b":protocol", item[8].encode()))
     elif kind == 1:
-        said["status"] = uint(item[3], 599)
+        said["status"] = uint(item[3], 999)
         need(item[3] >= 100)
         headers.counted(b":status", b"200")
         said["fields"] = headers.fields(item[4])

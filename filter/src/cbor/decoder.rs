@@ -13,7 +13,7 @@ use crate::repeat::Last;
 /// table.
 ///
 /// Data is passed on as it arrives, other messages once they are complete. What it keeps of a message that
-/// isn't is bounded by [`MESSAGE_BYTES`].
+/// isn't is bounded by twice the limit of header lists.
 pub struct Decoder {
     state: State,
     /// The part of a message that has arrived, where it must be kept.
@@ -59,6 +59,10 @@ const MAX_OPENING: usize = 4 * MAX_HEAD + 1;
 /// What a decoder keeps for partial messages when it has nothing to keep, bytes.
 const KEPT_CAPACITY: usize = 64 * 1024;
 
+/// A header list may take so many times its own bytes: a field's heads take less than the 32 bytes that it counts beside its
+/// name and value, and the pieces of a packed value, unless they are cut for nothing, less than what they stand for.
+const BYTES_PER_LIST_BYTE: usize = 2;
+
 enum Step<'a> {
     Message(Decoded<'a>),
     Again,
@@ -95,6 +99,10 @@ impl Decoder {
             kept: Vec::new(),
             content: Content {
                 max_message_bytes: item::length(limits.max_message_bytes),
+                max_whole_bytes: limits
+                    .max_header_list_bytes
+                    .saturating_mul(BYTES_PER_LIST_BYTE)
+                    .min(MESSAGE_BYTES),
                 headers: HeaderBlock::new(limits),
                 last: Last::new(),
                 settings: Settings::new(),
@@ -139,7 +147,7 @@ impl Decoder {
             State::Whole(scanner) => {
                 let (length, complete) = scanner.scan(input)?;
                 let part = take(input, length);
-                if self.kept.len().saturating_add(part.len()) > MESSAGE_BYTES {
+                if self.kept.len().saturating_add(part.len()) > self.content.max_whole_bytes {
                     return Err(Error::MessageTooBig);
                 }
                 if !complete {
@@ -267,6 +275,8 @@ fn take<'a>(input: &mut &'a [u8], length: usize) -> &'a [u8] {
 /// Decodes single messages.
 struct Content {
     max_message_bytes: u64,
+    /// Of a message other than data.
+    max_whole_bytes: usize,
     headers: HeaderBlock,
     /// What the list in `headers` was decoded from.
     last: Last<ListKind>,
@@ -338,7 +348,7 @@ impl Content {
 
     /// Decodes a message other than data that is there as a whole.
     fn decode(&mut self, bytes: &[u8]) -> Result<Decoded<'static>, Error> {
-        if bytes.len() > MESSAGE_BYTES {
+        if bytes.len() > self.max_whole_bytes {
             return Err(Error::MessageTooBig);
         }
         let mut items = Items::new(bytes);
@@ -359,7 +369,7 @@ impl Content {
                 let stream = stream(items)?;
                 let end = items.bool()?;
                 let status = items.uint()?;
-                if !(100..=599).contains(&status) {
+                if !(100..=999).contains(&status) {
                     return Err(Error::MessageForm);
                 }
                 let kind = ListKind {

@@ -1,6 +1,7 @@
 //! The connection manager's configuration.
 
 use super::Subject;
+use crate::config::{AUTHORITY, PATH};
 use crate::config_reader::{ConfigError, Fields, Form, METRIC_NAME};
 
 /// Most tunnels that one connection manager may serve.
@@ -169,16 +170,6 @@ const HEADER_NAME: Form = Form {
 const CLUSTER: Form = Form {
     name: "the name of a cluster",
     holds: |text| !text.is_empty(),
-};
-
-const AUTHORITY: Form = Form {
-    name: "an authority",
-    holds: |text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic()),
-};
-
-const PATH: Form = Form {
-    name: "a path",
-    holds: |text| text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic()),
 };
 
 const PATH_PREFIX: Form = Form {

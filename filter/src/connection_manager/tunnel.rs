@@ -457,7 +457,10 @@ impl Tunnel {
             (None, Link::Backoff { until } | Link::NoConverter { until }) => Some(until),
             (None, Link::Idle) => self.wanted_since,
         };
-        let waiter = self.waiting.front().map(|&(_, until)| until);
+        let waiter = self.waiting.front().map(|&(_, until)| match self.link {
+            Link::Up { .. } | Link::NoConverter { .. } => Time(0),
+            Link::Idle | Link::Opening { .. } | Link::Backoff { .. } => until,
+        });
         [probe, waiter, self.let_go_at()].into_iter().flatten().min()
     }
 

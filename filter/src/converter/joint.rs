@@ -33,7 +33,11 @@ pub(super) struct Joint {
     going_away: bool,
     /// The last stream that counts, once the codec was told of one (a client) or has told one (a server).
     goaway_last: Option<Http2Id>,
+    /// The local codec has hung up. What is written to it then never leaves, and keeps the connection (Envoy up to 1.37).
+    pub(super) codec_gone: bool,
     pub(super) closed: Option<Closed>,
+    /// Streams that were open when the connection ended.
+    pub(super) cut_off: usize,
     pub(super) counts: Counts,
 }
 
@@ -54,7 +58,9 @@ impl Joint {
             stray_bytes: 0,
             going_away: false,
             goaway_last: None,
+            codec_gone: false,
             closed: None,
+            cut_off: 0,
             counts: Counts::default(),
         }
     }
@@ -553,7 +559,7 @@ impl Joint {
             by: Closer::Nobody,
             error: None,
         });
-        if self.codec == Sender::Client {
+        if self.codec == Sender::Client && !self.codec_gone {
             self.no_more_streams(http2_code::NO_ERROR);
         }
         self.reset_streams();
@@ -562,8 +568,11 @@ impl Joint {
     pub(super) fn reset_streams(&mut self) {
         let code = self.http2.reset_code;
         for stream in self.streams.drain() {
+            self.cut_off = self.cut_off.saturating_add(1);
             self.count_reset();
-            self.http2.send(&Message::Reset { stream, code });
+            if !self.codec_gone {
+                self.http2.send(&Message::Reset { stream, code });
+            }
         }
     }
 

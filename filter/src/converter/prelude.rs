@@ -9,7 +9,7 @@ use crate::http2::Sender;
 use crate::http2::frame::PREFACE;
 
 /// Most bytes that pass unconverted at a time. Envoy's reverse tunnels need less than one thousand.
-const MAX_RAW: usize = 16 * 1024;
+const MAX_RAW: usize = 4 * 1024;
 
 /// One direction of a connection until HTTP/2 begins in it.
 pub(super) struct Prelude {

@@ -148,7 +148,9 @@ impl HeaderList {
             _ if self.seen == 0 && end => Ok(Shape::Trailers),
             Sender::Client if self.is_request() => Ok(Shape::Request),
             Sender::Server if self.seen == pseudo::STATUS => match self.status.as_slice() {
-                [a @ b'1'..=b'5', b @ b'0'..=b'9', c @ b'0'..=b'9'] => Ok(Shape::Response {
+                // HTTP/2 has no 101 (§8.6).
+                b"101" => Err(Error::Http2Malformed),
+                [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9'] => Ok(Shape::Response {
                     status: [a, b, c].into_iter().fold(0, |status: u16, digit| {
                         status
                             .wrapping_mul(10)

@@ -321,7 +321,7 @@ const fn end_headers(end: bool) -> u8 {
     if end { flag::END_HEADERS } else { 0 }
 }
 
-/// Three digits; a status is 100 to 599.
+/// Three digits; a status is 100 to 999.
 fn status_digits(status: u16) -> [u8; 3] {
     let digit = |unit: u16| {
         let digit = status.checked_div(unit).unwrap_or_default().wrapping_rem(10);

@@ -568,10 +568,10 @@ impl Shared {
         });
     }
 
-    /// Lets those go on that have waited long enough. The last thing that a callback does: what
-    /// follows would be done in their names.
+    /// Lets those go on that have waited long enough; of many the first, and the others with the next tick. The last
+    /// thing that a callback does: what follows would be done in their names.
     fn resolve(&self) {
-        loop {
+        for _ in 0..host::MOST_AT_ONCE {
             let next = self.with_state(|state| {
                 let now = state.moment();
                 let (place, waiter, verdict) = state.manager.resolve(now.time)?;

@@ -218,11 +218,16 @@ impl ConverterConnection {
 
     /// A piece of the request, or all of it and what comes behind it. Nothing but a handshake for `wsferry.v1`
     /// gets through (RFC 6455 §4.2).
-    fn requested(&mut self, size: usize) -> Result<Action, Status> {
+    fn requested(&mut self, size: usize, end: bool) -> Result<Action, Status> {
         let mut bytes = host::buffer(FROM_CLIENT, size)?;
         let checked = match Request::parse(&bytes) {
             // What is there stays in Envoy's buffer.
-            Ok(None) => return Ok(Action::Pause),
+            Ok(None) => {
+                if end {
+                    self.shared.end_later(self.id, 0);
+                }
+                return Ok(Action::Pause);
+            }
             Ok(Some((request, length))) => request
                 .check(&self.handshake.path, &self.shared.config.allowed_origins)
                 .map(|accept| (accept, length)),
@@ -265,7 +270,7 @@ impl ConverterConnection {
     fn client_sends(&mut self, size: usize, end: bool) -> Result<Action, Status> {
         match (&mut self.state, self.shared.config.role) {
             (State::New, Role::Near) => self.ask(size, end)?,
-            (State::New, Role::Far) => return self.requested(size),
+            (State::New, Role::Far) => return self.requested(size, end),
             (State::Asked(_), _) => self.hold(size, end)?,
             (State::Granted { websocket, .. } | State::Open(websocket), _) => {
                 websocket.pass(FROM_CLIENT, Direction::Request, size, end)?;
@@ -327,6 +332,10 @@ impl ConverterConnection {
         }
         match state {
             State::Open(websocket) => websocket.end(),
+            State::Granted { mut websocket, .. } => {
+                websocket.opened(&format!("from {}", peer("source")));
+                websocket.end();
+            }
             State::Asked(_) | State::New if timed_out => {
                 self.shared.metrics.refused(Metrics::TIMEOUT);
                 let text = format!("no handshake within {} ms", self.handshake.timeout_ms);
@@ -338,7 +347,7 @@ impl ConverterConnection {
                 self.log(Level::Warn, &format!("handshake failed: {error}"));
             }
             // Nobody has asked for anything.
-            State::New | State::Granted { .. } | State::Refused { .. } => {}
+            State::New | State::Refused { .. } => {}
         }
     }
 }

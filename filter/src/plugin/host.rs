@@ -12,6 +12,10 @@ use proxy_wasm::hostcalls;
 
 use crate::message::Fields;
 
+/// How many streams or connections one callback ends, or has go on, at most. Envoy does each once the callback is over and calls
+/// back into the VM for it, and the next one from there: about a thousand exhaust V8's stack.
+pub(super) const MOST_AT_ONCE: usize = 256;
+
 /// What a host function answered instead of 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Status(u32);

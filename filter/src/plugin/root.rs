@@ -154,17 +154,16 @@ impl Shared {
         }
     }
 
-    /// The streams whose time has come. Slows the ticks down after the last one.
+    /// The streams whose time has come; of many the first, and the others with the next tick. Slows the ticks down where
+    /// none is left.
     fn take_due(&self) -> Vec<u32> {
         let Ok(mut closing) = self.closing.try_borrow_mut() else {
             return Vec::new();
         };
-        if closing.is_empty() {
-            return Vec::new();
-        }
         let now = host::now();
         let due = closing
             .extract_if(.., |one| one.at <= now)
+            .take(host::MOST_AT_ONCE)
             .map(|one| one.context_id)
             .collect();
         if closing.is_empty() {

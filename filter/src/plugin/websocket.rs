@@ -21,8 +21,6 @@ pub(super) struct WebSocket {
     opened_at: Option<u64>,
     totals: Counts,
     end: End,
-    /// Streams that were open when the other end's direction ended.
-    cut_off: usize,
     /// The tunnel's connection managers know that this one takes no more requests.
     told: bool,
 }
@@ -85,7 +83,6 @@ impl WebSocket {
             opened_at: None,
             totals: Counts::default(),
             end: End::Open,
-            cut_off: 0,
             told: false,
         })
     }
@@ -129,7 +126,7 @@ impl WebSocket {
                     self.converter.websocket_input(input, keys);
                 }
                 if end {
-                    self.websocket_end();
+                    self.converter.websocket_end();
                 }
             }
         }
@@ -166,13 +163,6 @@ impl WebSocket {
     /// Bytes for the other end that wait for the handshake.
     pub(super) fn waiting(&self) -> usize {
         self.converter.websocket_waiting()
-    }
-
-    /// The other end says no more.
-    fn websocket_end(&mut self) {
-        let open = self.converter.open_streams();
-        self.cut_off = self.cut_off.max(open);
-        self.converter.websocket_end();
     }
 
     /// Sees to it that a closed connection ends: with the next tick if the Close frame is out and no
@@ -214,7 +204,7 @@ impl WebSocket {
         let Some(opened_at) = self.opened_at else {
             return;
         };
-        self.websocket_end();
+        self.converter.websocket_end();
         self.count();
         // There is one after `websocket_end`.
         let Some(closed) = self.converter.closed() else {
@@ -245,10 +235,12 @@ impl WebSocket {
 
     fn summary(&self, closed: &Closed, nanoseconds: u64) -> (Level, String) {
         // Envoy ends connections that are idle or too old without giving anyone a chance to say Close.
-        let lost = closed.code == close_code::ABNORMAL && self.cut_off > 0;
-        let level = match (closed.code, closed.error) {
-            (close_code::NORMAL | close_code::GOING_AWAY | close_code::NO_STATUS, None) => Level::Info,
-            (close_code::ABNORMAL, None) if !lost => Level::Info,
+        let is_orderly = matches!(
+            closed.code,
+            close_code::NORMAL | close_code::GOING_AWAY | close_code::NO_STATUS | close_code::ABNORMAL
+        );
+        let level = match closed.error {
+            None if is_orderly && self.converter.cut_off() == 0 => Level::Info,
             _ => Level::Warn,
         };
         let how = match (closed.by, closed.code) {
@@ -270,7 +262,7 @@ impl WebSocket {
             milliseconds % 1_000,
             totals.streams_opened,
             totals.streams_reset,
-            self.cut_off,
+            self.converter.cut_off(),
             totals.messages_in,
             totals.messages_out,
             totals.websocket_bytes_in,

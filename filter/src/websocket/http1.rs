@@ -115,8 +115,8 @@ impl Response {
         let Some(length) = length(response.parse(buffer), buffer)? else {
             return Ok(None);
         };
-        match response.code {
-            Some(status) if status >= 100 => {
+        match (response.code, response.version) {
+            (Some(status), Some(1)) if status >= 100 => {
                 let fields = fields(response.headers);
                 Ok(Some((Self { status, fields }, length)))
             }

@@ -60,14 +60,18 @@ fn request() -> impl Strategy<Value = Owned> {
 }
 
 fn response() -> impl Strategy<Value = Owned> {
-    (stream(), any::<bool>(), 100_u16..600, lines()).prop_map(|(stream, end, status, fields)| {
-        Owned::Response {
+    (
+        stream(),
+        any::<bool>(),
+        (100_u16..1000).prop_filter("in HTTP/2", |status| *status != 101),
+        lines(),
+    )
+        .prop_map(|(stream, end, status, fields)| Owned::Response {
             stream,
             end,
             status,
             fields,
-        }
-    })
+        })
 }
 
 fn common() -> impl Strategy<Value = Owned> {
