@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 pub use crate::config_reader::ConfigError;
-use crate::config_reader::{Fields, Form, METRIC_NAME};
+use crate::config_reader::{AUTHORITY, Fields, Form, METRIC_NAME, PATH};
 use crate::connection_manager;
 use crate::connection_manager::config::TUNNEL_NAME;
 
@@ -247,23 +247,6 @@ const FIELD_NAME: Form = Form {
 const ORIGIN: Form = Form {
     name: "an origin like https://example.org",
     holds: |text| text.as_bytes().windows(3).any(|three| three == b"://"),
-};
-
-/// What `host` may hold (RFC 9112 §3.2), as far as tells it from anything that could end the line.
-pub(crate) const AUTHORITY: Form = Form {
-    name: "a host with or without port",
-    holds: |text| {
-        !text.is_empty()
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_graphic() && !b"/?#@".contains(&b))
-    },
-};
-
-/// A path with or without query, in origin form (RFC 9112 §3.2.1).
-pub(crate) const PATH: Form = Form {
-    name: "a path that begins with `/`",
-    holds: |text| text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic() && b != b'#'),
 };
 
 /// A field line (RFC 9112 §5) that isn't one of the handshake's own.

@@ -45,6 +45,23 @@ pub struct Form {
     pub holds: fn(&str) -> bool,
 }
 
+/// What `host` may hold (RFC 9112 §3.2), as far as tells it from anything that could end the line.
+pub const AUTHORITY: Form = Form {
+    name: "a host with or without port",
+    holds: |text| {
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_graphic() && !b"/?#@".contains(&b))
+    },
+};
+
+/// A path with or without query, in origin form (RFC 9112 §3.2.1).
+pub const PATH: Form = Form {
+    name: "a path that begins with `/`",
+    holds: |text| text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic() && b != b'#'),
+};
+
 /// Part of a metric's name.
 pub const METRIC_NAME: Form = Form {
     name: "letters, digits and `_`",

@@ -1,8 +1,7 @@
 //! The connection manager's configuration.
 
 use super::Subject;
-use crate::config::{AUTHORITY, PATH};
-use crate::config_reader::{ConfigError, Fields, Form, METRIC_NAME};
+use crate::config_reader::{AUTHORITY, ConfigError, Fields, Form, METRIC_NAME, PATH};
 
 /// Most tunnels that one connection manager may serve.
 pub const MAX_TUNNELS: usize = 64;
