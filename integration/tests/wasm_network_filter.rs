@@ -379,6 +379,19 @@ fn a_client_that_says_nothing_is_sent_away() {
     assert_eq!(metric(&vm, "handshakes_refused_timeout"), 2);
 }
 
+/// The host begins the timer's period anew whenever it is set, and each new connection needs the timer.
+#[test]
+fn it_is_sent_away_however_many_others_come() {
+    let vm = start(r#"{"role": "far", "filter": "network", "handshake": {"timeout_ms": 2000}}"#);
+    let mut silent = WasmConnection::open(&vm, false).unwrap();
+    for _ in 0..50 {
+        let mut other = WasmConnection::open(&vm, false).unwrap();
+        vm.borrow_mut().advance(TICK / 2).unwrap();
+        other.close();
+    }
+    assert!(silent.is_closed());
+}
+
 /// What a client sends without waiting for the answer is taken all the same.
 #[test]
 fn frames_may_follow_the_request_at_once() {

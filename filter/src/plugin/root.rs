@@ -52,6 +52,7 @@ pub(super) fn configure(size: usize) -> Result<Rc<dyn Plugin>, String> {
         metrics,
         scratch: Cell::default(),
         closing: RefCell::default(),
+        tick: Cell::new(TICK),
     }))))
 }
 
@@ -87,6 +88,8 @@ pub(super) struct Shared {
     pub(super) metrics: Metrics,
     scratch: Cell<Vec<u8>>,
     closing: RefCell<Vec<Closing>>,
+    /// Of the timer, milliseconds.
+    tick: Cell<u32>,
 }
 
 /// A context whose stream or connection has to be ended.
@@ -126,7 +129,7 @@ impl Shared {
             closing.retain(|one| one.context_id != context_id);
             closing.push(Closing { context_id, at });
         }
-        set_tick(CLOSING_TICK);
+        self.set_tick(CLOSING_TICK);
     }
 
     /// Tells the connection managers of a near end's tunnel that its next request needs another WebSocket.
@@ -167,15 +170,19 @@ impl Shared {
             .map(|one| one.context_id)
             .collect();
         if closing.is_empty() {
-            set_tick(TICK);
+            self.set_tick(TICK);
         }
         due
     }
-}
 
-fn set_tick(milliseconds: u32) {
-    if let Err(status) = host::set_tick_period(milliseconds) {
-        error!("can't set the timer: {status}");
+    /// Envoy begins the period anew, so it is set only where it changes: with a new connection every now and then it would
+    /// never come to its end.
+    fn set_tick(&self, milliseconds: u32) {
+        if self.tick.replace(milliseconds) != milliseconds
+            && let Err(status) = host::set_tick_period(milliseconds)
+        {
+            error!("can't set the timer: {status}");
+        }
     }
 }
 
