@@ -293,6 +293,12 @@ impl Converter {
         self.joint.streams.len()
     }
 
+    /// Whether the local codec is one that makes requests and hasn't begun: it can't be made to say something, in whose
+    /// place a Close frame could go.
+    pub fn is_before_client(&self) -> bool {
+        self.joint.is_before_client()
+    }
+
     /// Streams that were open when the connection ended, whoever ended it.
     pub fn cut_off(&self) -> usize {
         self.joint.cut_off

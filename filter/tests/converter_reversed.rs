@@ -121,7 +121,7 @@ fn the_end_of_a_piece_that_may_begin_http2_waits_for_the_next() {
 #[test]
 fn text_without_end_is_no_prelude() {
     let mut far = converter("far");
-    far.http2_input(&vec![b'x'; 20_000], &mut NoKeys);
+    far.http2_input(&vec![b'x'; 70_000], &mut NoKeys);
     assert_eq!(far.closed().unwrap().error, Some(Error::Http2Preface));
 }
 
@@ -168,4 +168,24 @@ fn who_answers_does_not_begin() {
     let mut far = converter("far");
     let error = refused("near", &settings(http2::Sender::Server), &mut far);
     assert_eq!(error, Some(Error::StreamState));
+}
+
+/// What isn't HTTP/2 yet would take it for an answer of its own.
+#[test]
+fn a_far_end_that_closes_before_http2_tells_its_codec_nothing() {
+    for error in [false, true] {
+        let mut far = converter("far");
+        let mut out = Vec::new();
+        if error {
+            refused("near", &settings(http2::Sender::Server), &mut far);
+        } else {
+            let (mut bytes, mut writer) = (Vec::new(), websocket::Writer::new(websocket::Sender::Client));
+            writer.close(Some(1000), "", &mut bytes, &mut NoKeys);
+            far.websocket_input(&mut bytes, &mut NoKeys);
+        }
+        assert!(far.closed().is_some() && far.is_before_client());
+        far.websocket_end();
+        far.take_http2_output(&mut out);
+        assert_eq!(out, b"");
+    }
 }

@@ -336,7 +336,7 @@ impl Joint {
 
     /// The other end begins with HTTP/2; the client is the first to.
     fn http2_begins(&mut self) -> Result<(), Error> {
-        if self.codec == Sender::Client && self.prelude.is_some() {
+        if self.is_before_client() {
             return Err(Error::StreamState);
         }
         self.raw_expected = false;
@@ -349,6 +349,16 @@ impl Joint {
             Sender::Client => self.prelude.is_none(),
             Sender::Server => !self.raw_expected,
         }
+    }
+
+    /// Whether the local codec is a client that hasn't begun. What isn't HTTP/2 yet can't be told anything in it.
+    pub(super) const fn is_before_client(&self) -> bool {
+        matches!(self.codec, Sender::Client) && self.prelude.is_some()
+    }
+
+    /// Whether the local codec can be told anything.
+    const fn has_codec(&self) -> bool {
+        !self.codec_gone && !self.is_before_client()
     }
 
     fn incoming_request(
@@ -502,8 +512,11 @@ impl Joint {
     /// reset when the other end answers or the connection ends.
     fn close(&mut self, code: Option<u16>, reason: &'static str, http2_code: u32) {
         self.websocket.request_close(code, reason);
-        self.http2.request_echo();
         self.http2.reset_code = http2_code;
+        if !self.has_codec() {
+            return;
+        }
+        self.http2.request_echo();
         match self.codec {
             Sender::Server => self.reset_streams(),
             Sender::Client => {
@@ -559,7 +572,7 @@ impl Joint {
             by: Closer::Nobody,
             error: None,
         });
-        if self.codec == Sender::Client && !self.codec_gone {
+        if self.codec == Sender::Client && self.has_codec() {
             self.no_more_streams(http2_code::NO_ERROR);
         }
         self.reset_streams();

@@ -8,8 +8,8 @@ use crate::error::Error;
 use crate::http2::Sender;
 use crate::http2::frame::PREFACE;
 
-/// Most bytes that pass unconverted at a time. Envoy's reverse tunnels need less than one thousand.
-const MAX_RAW: usize = 4 * 1024;
+/// Most bytes that pass unconverted at a time: a head as large as Envoy takes.
+const MAX_RAW: usize = 64 * 1024;
 
 /// One direction of a connection until HTTP/2 begins in it.
 pub(super) struct Prelude {

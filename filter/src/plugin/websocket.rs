@@ -167,7 +167,7 @@ impl WebSocket {
 
     /// Sees to it that a closed connection ends: with the next tick if the Close frame is out and no
     /// answer to it is worth a wait, because it is the answer or because the other end broke the
-    /// protocol (RFC 6455 §7.1.7); else after the time it has to answer (§7.1.1).
+    /// protocol (RFC 6455 §7.1.7), or if there is no way to have it out; else after the time it has to answer (§7.1.1).
     pub(super) fn watch_end(&mut self) {
         self.watch_requests();
         let Some(closed) = self.converter.closed() else {
@@ -175,7 +175,8 @@ impl WebSocket {
         };
         // Who closes the TCP connection is the server.
         let answered = closed.by == Closer::OtherEnd && self.shared.config.role == Role::Far;
-        let over = (answered || closed.error.is_some()) && self.converter.close_sent();
+        let over = (answered || closed.error.is_some()) && self.converter.close_sent()
+            || self.converter.is_before_client();
         let (end, milliseconds) = match (self.end, over) {
             (End::Open | End::Closing, true) => (End::Done, 0),
             (End::Open, false) => (End::Closing, self.shared.config.close_timeout_ms),
