@@ -269,7 +269,7 @@ def run(envoy: str, wasm: Path) -> list[str]:
         web = stack.enter_context(nginx(directory / "nginx", files, application, websocket))
         for reverse in (False, True):
             if reverse and envoy_version(envoy) < REVERSE_SINCE:
-                print("\nrequests from the far end need a newer Envoy")
+                print(f"\nrequests from the far end need Envoy {'.'.join(map(str, REVERSE_SINCE))}")
                 break
             options = {"reverse": True, "concurrency": 1} if reverse else {}
             pair = Pair(f"127.0.0.1:{web}", grpc_origin=f"127.0.0.1:{service}", envoy=envoy, wasm=wasm, **options)

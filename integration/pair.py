@@ -388,6 +388,11 @@ class Pair:
             shutil.rmtree(self.directory, ignore_errors=True)
 
 
+def absolute(path: str) -> Path:
+    """Of the working directory, which isn't that of the Envoys."""
+    return Path(path).resolve()
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/pair", description=__doc__.splitlines()[0])
     parser.add_argument("--origin", required=True, metavar="HOST:PORT", help="the application, over HTTP/1.1")
@@ -400,14 +405,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--far-admin", type=int, default=9902, metavar="PORT")
     parser.add_argument("--concurrency", type=int, metavar="N", help="worker threads; default: one per CPU")
     parser.add_argument("--envoy", required=True, metavar="PATH", help="default: as scripts/setup finds it")
-    parser.add_argument("--wasm", type=Path, default=DEFAULT_WASM, metavar="FILE", help="default: what scripts/build made")
-    parser.add_argument("--log-dir", type=Path, metavar="DIR", help="default: a temporary one, kept after a failure")
+    parser.add_argument("--wasm", type=absolute, default=DEFAULT_WASM, metavar="FILE", help="default: what scripts/build made")
+    parser.add_argument("--log-dir", type=absolute, metavar="DIR", help="default: a temporary one, kept after a failure")
     parser.add_argument("--log-level", default="warning", help="Envoy's; the filter's is info")
     parser.add_argument("--near-config", type=Path, metavar="FILE", help="default: envoy/near.yaml")
     parser.add_argument("--far-config", type=Path, metavar="FILE", help="default: envoy/far.yaml")
-    parser.add_argument("--tls", action="store_true", help="use envoy/near-tls.yaml and far-tls.yaml")
-    parser.add_argument("--reverse", action="store_true", help="the far Envoy takes the requests; --near is its port then")
-    parser.add_argument("--baseline", action="store_true", help="plain HTTP/2 instead of the WebSocket, to compare with")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--tls", action="store_true", help="use envoy/near-tls.yaml and far-tls.yaml (scripts/certificates)")
+    kind.add_argument("--reverse", action="store_true", help="the far Envoy takes the requests; --near is its port then")
+    kind.add_argument("--baseline", action="store_true", help="plain HTTP/2 instead of the WebSocket, to compare with")
     return parser.parse_args()
 
 

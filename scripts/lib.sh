@@ -14,6 +14,24 @@ die() {
     exit 1
 }
 
+# apt_install PACKAGE...: as root or with sudo; says so on stderr, and what apt-get said where it failed.
+apt_install() {
+    local as_root=() log=$CACHE/apt.log
+    command -v apt-get >/dev/null || die "no apt-get here; install yourself: $*"
+    if ((EUID != 0)); then
+        command -v sudo >/dev/null || die "neither root nor sudo here; install yourself: $*"
+        as_root=(sudo)
+    fi
+    say "$(basename "$0"): apt-get install $*" >&2
+    mkdir -p "$CACHE"
+    # The lists of packages may be old, or not there at all on a fresh machine.
+    if ! { "${as_root[@]}" apt-get update || say "apt-get update failed, going on with old lists"
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; } >"$log" 2>&1; then
+        tail -n 20 "$log" >&2
+        die "apt-get failed, see $log"
+    fi
+}
+
 # Prints MAJOR.MINOR.PATCH of the Envoy $1, nothing if it doesn't run.
 envoy_version() {
     { "$1" --version 2>/dev/null || true; } | sed -n 's|^.*version: [^/]*/\([0-9]*\.[0-9]*\.[0-9]*\).*|\1|p'

@@ -228,7 +228,7 @@ pub struct Config {
     /// A near end that is an HTTP filter can't end its stream and leaves that to the far end.
     pub close_timeout_ms: u32,
     /// Name of the connection manager's tunnel that this near end carries: it is told when the other
-    /// end turns out to have no converter. Near end only; default none.
+    /// end turns out to have no converter, and when a WebSocket ends or takes no more requests. Near end only; default none.
     pub tunnel: Option<String>,
 }
 

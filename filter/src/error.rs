@@ -123,8 +123,6 @@ pub mod http2_code {
     pub const FLOW_CONTROL_ERROR: u32 = 3;
     /// Nothing of the request was processed; it may be sent again.
     pub const REFUSED_STREAM: u32 = 7;
-    /// No longer needed.
-    pub const CANCEL: u32 = 8;
     /// Compression state can't be kept.
     pub const COMPRESSION_ERROR: u32 = 9;
     /// The peer behaves in a way that makes excessive load.

@@ -198,29 +198,6 @@ impl Fields {
         });
     }
 
-    /// Adds a field whose value the closure appends to the buffer it is given.
-    pub fn push_with<E>(
-        &mut self,
-        name: &[u8],
-        sensitive: bool,
-        value: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.revision = None;
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(name);
-        let name = self.bytes.len();
-        let result = value(&mut self.bytes);
-        match result {
-            Ok(()) => self.ends.push(FieldEnds {
-                name,
-                value: self.bytes.len(),
-                sensitive,
-            }),
-            Err(_) => self.bytes.truncate(start),
-        }
-        result
-    }
-
     /// The fields, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Field<'_>> + Clone {
         let mut start = 0;

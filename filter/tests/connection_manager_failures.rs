@@ -247,6 +247,25 @@ fn backoff_doubles_up_to_its_limit_and_forgets_after_a_stable_time() {
     assert_eq!(fall(&mut worker), 500);
 }
 
+/// A request that waits sees the tunnel tried again.
+#[test]
+fn in_mode_always_a_backoff_is_at_most_half_of_the_wait() {
+    let config = changed(&[
+        ("jitter_percent", json!(0)),
+        ("eager", json!(true)),
+        ("mode", json!("always")),
+        ("max_wait_ms", json!(3_000)),
+    ]);
+    let world = World::new(Far::Down);
+    let mut worker = Worker::new(&world, &config);
+    worker.run_until(30_000);
+    let longest = worker.links.iter().filter_map(|&(at, link)| match link {
+        Link::Backoff { until } => Some(until.0 - at),
+        _ => None,
+    });
+    assert_eq!(longest.max(), Some(1_500));
+}
+
 #[test]
 fn a_target_without_converter_is_asked_once_per_ttl_by_all_workers_together() {
     let world = World::new(Far::NoConverter);

@@ -79,6 +79,11 @@ impl Near {
         };
         self.codec.message(&request, &mut bytes);
         self.converter.http2_input(&bytes, &mut NoKeys);
+        self.resets()
+    }
+
+    /// What the codec is told of its streams' ends.
+    fn resets(&mut self) -> Vec<(u32, u32)> {
         let mut out = Vec::new();
         self.converter.take_http2_output(&mut out);
         let (mut input, mut resets) = (out.as_slice(), Vec::new());
@@ -114,6 +119,17 @@ impl Near {
         }
         streams
     }
+}
+
+/// No WebSocket came of the handshake: what waited for it may be sent again (RFC 9113 §8.7).
+#[test]
+fn what_waited_for_a_handshake_that_failed_was_never_sent() {
+    let mut near = Near::new();
+    assert_eq!(near.request(1, 10), []);
+    assert_eq!(near.request(3, 10), []);
+    near.converter.refuse();
+    let refused = http2_code::REFUSED_STREAM;
+    assert_eq!(near.resets(), [(1, refused), (3, refused)]);
 }
 
 #[test]

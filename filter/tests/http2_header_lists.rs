@@ -202,10 +202,12 @@ fn header_lists_are_limited_and_the_state_stays_right() {
         other => panic!("{other:?}"),
     }
 
-    // The encoded block is limited too, and the frames that it comes in.
-    let long = vec![0x82; 40_001];
+    // The encoded block is limited too, and the frames that it comes in; one that is just too long for its list isn't.
+    let list = vec![0x82; 190_000];
+    assert_eq!(read(&mut reader, &in_frames(7, &list)).1, None);
+    let long = vec![0x82; 200_000];
     assert_eq!(
-        read(&mut reader, &in_frames(7, &long)).1,
+        read(&mut reader, &in_frames(9, &long)).1,
         Some(Error::Http2FrameSize)
     );
     let mut reader = started(Sender::Server, &limits);

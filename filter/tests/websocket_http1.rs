@@ -175,6 +175,7 @@ fn what_is_no_http_is_refused_at_once() {
         &b"SSH-2.0-OpenSSH_9.2\r\n"[..],
         b"HTTP/1.1 1x1 \r\n\r\n",
         b"HTTP/1.1 099 \r\n\r\n",
+        b"HTTP/1.0 101 \r\n\r\n",
     ] {
         assert_eq!(
             Response::parse(bytes).map(|_| ()),
@@ -182,6 +183,9 @@ fn what_is_no_http_is_refused_at_once() {
             "{bytes:?}"
         );
     }
+    // A proxy's own error may be older.
+    let (response, _) = Response::parse(b"HTTP/1.0 503 \r\n\r\n").unwrap().unwrap();
+    assert_eq!(response.status, 503);
 }
 
 #[test]

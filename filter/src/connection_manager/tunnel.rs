@@ -366,11 +366,22 @@ impl Tunnel {
             .checked_shl(self.backoffs)
             .and_then(|factor| failures.base_backoff_ms.checked_mul(factor))
             .unwrap_or(u32::MAX)
-            .min(failures.max_backoff_ms);
+            .min(self.longest_backoff_ms());
         self.backoffs = self.backoffs.saturating_add(1);
         self.go(Link::Backoff {
             until: now.after(jittered(delay, self.config.jitter_percent, random)),
         });
+    }
+
+    /// Where requests have no other way, it is short enough for one that waits to see the tunnel tried again.
+    fn longest_backoff_ms(&self) -> u32 {
+        let failures = self.config.failures;
+        match self.config.mode {
+            Mode::Always => (self.config.max_wait_ms >> 1)
+                .max(failures.base_backoff_ms)
+                .min(failures.max_backoff_ms),
+            Mode::Adaptive | Mode::Never => failures.max_backoff_ms,
+        }
     }
 
     /// Lets time pass, and says whether a probe is wanted. It stays wanted until

@@ -136,7 +136,7 @@ impl HeaderList {
     /// What the finished list is, sent by `sender` with END_STREAM or not.
     ///
     /// Beyond what tells the messages apart, the rules for a request's parts (§8.3.1) are left to the
-    /// codec at the far end, which answers them the way that its HTTP server does.
+    /// codec at the other end, which answers them the way that its HTTP server does.
     ///
     /// # Errors
     /// [`Error::Http2Malformed`] or [`Error::Http2HeaderListTooBig`], of this stream alone.

@@ -20,6 +20,10 @@ const MAX_CONTINUATIONS: usize = 128;
 /// longer than the list, but a list that is too big is to be met with [`Error::Http2HeaderListTooBig`].
 const BLOCK_BYTES_PER_LIST_BYTE: usize = 2;
 
+/// An encoded header block may have so many bytes in any case: more than Envoy's listeners let in, so that a small limit of
+/// header lists costs their streams alone.
+const MIN_BLOCK_BYTES: usize = 192 << 10;
+
 /// Bytes of one sender to events.
 ///
 /// Give [`Reader::next`] each chunk of bytes until it returns `None`. What is kept from chunk to chunk is
@@ -39,7 +43,8 @@ impl Reader {
                 sender,
                 max_block_bytes: limits
                     .max_header_list_bytes
-                    .saturating_mul(BLOCK_BYTES_PER_LIST_BYTE),
+                    .saturating_mul(BLOCK_BYTES_PER_LIST_BYTE)
+                    .max(MIN_BLOCK_BYTES),
                 decoder: Decoder::new(),
                 list: HeaderList::new(limits),
                 last: Last::new(),

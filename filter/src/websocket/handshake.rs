@@ -34,7 +34,7 @@ pub fn accept(key: &str) -> String {
     STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize())
 }
 
-/// A request as Envoy presents it.
+/// A request as Envoy or [`super::http1`] presents it.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestHeaders<'a> {
     /// `:method`.
@@ -46,7 +46,7 @@ pub struct RequestHeaders<'a> {
     pub fields: &'a Fields,
 }
 
-/// A response as Envoy presents it.
+/// A response as Envoy or [`super::http1`] presents it.
 #[derive(Debug, Clone, Copy)]
 pub struct ResponseHeaders<'a> {
     /// `:status`.

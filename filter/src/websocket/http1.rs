@@ -116,7 +116,8 @@ impl Response {
             return Ok(None);
         };
         match (response.code, response.version) {
-            (Some(status), Some(1)) if status >= 100 => {
+            // What stands on the way may answer in HTTP/1.0, but no WebSocket is opened so.
+            (Some(status), Some(version)) if status >= 100 && (version == 1 || status != 101) => {
                 let fields = fields(response.headers);
                 Ok(Some((Self { status, fields }, length)))
             }
