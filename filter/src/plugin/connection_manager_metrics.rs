@@ -4,6 +4,7 @@
 use std::cell::Cell;
 
 use super::host::{self, MetricKind, Status};
+use super::metrics::Metric;
 use crate::connection_manager::{Config, Decision, ProbeFailure, Reason, Way};
 
 /// Metrics of one worker; gauges are summed over the workers by Envoy.
@@ -13,19 +14,14 @@ pub(super) struct ConnectionManagerMetrics {
     /// `tunnel_NAME_up`: workers on which it is up.
     up: Vec<Gauge>,
     /// `tunnel_requests_failed`: requests that the tunnel could not send or whose connection broke.
-    requests_failed: Counter,
-    probes_sent: Counter,
-    probes_answered: Counter,
-    probes_timed_out: Counter,
-    probes_broken: Counter,
-    probes_no_converter: Counter,
+    requests_failed: Metric,
+    probes_sent: Metric,
+    probes_answered: Metric,
+    probes_timed_out: Metric,
+    probes_broken: Metric,
+    probes_no_converter: Metric,
     /// `probe_round_trip_ms`, a histogram.
     round_trip: u32,
-}
-
-struct Counter {
-    id: u32,
-    pending: Cell<i64>,
 }
 
 struct Gauge {
@@ -33,30 +29,12 @@ struct Gauge {
     set: Cell<bool>,
 }
 
-impl Counter {
-    fn add(&self) {
-        self.pending.set(self.pending.get().saturating_add(1));
-    }
-
-    fn flush(&self) {
-        let pending = self.pending.take();
-        if pending != 0 && host::increment_metric(self.id, pending).is_err() {
-            self.pending.set(pending);
-        }
-    }
-}
-
 impl ConnectionManagerMetrics {
     /// Makes them known to Envoy, at 0.
     pub(super) fn define(config: &Config) -> Result<Self, Status> {
         let define =
             |kind, name: &str| host::define_metric(kind, &format!("{}_{name}", config.metrics_prefix));
-        let counter = |name: &str| -> Result<Counter, Status> {
-            Ok(Counter {
-                id: define(MetricKind::Counter, name)?,
-                pending: Cell::new(0),
-            })
-        };
+        let counter = |name: &str| define(MetricKind::Counter, name).map(Metric::new);
         let mut decisions = Vec::new();
         for decision in possible() {
             let name = format!("decisions_{}_{}", decision.way.as_str(), decision.reason.as_str());
@@ -89,26 +67,26 @@ impl ConnectionManagerMetrics {
     }
 
     pub(super) fn request_failed(&self) {
-        self.requests_failed.add();
+        self.requests_failed.add(1);
     }
 
     pub(super) fn probe_sent(&self) {
-        self.probes_sent.add();
+        self.probes_sent.add(1);
     }
 
     pub(super) fn probe_ended(&self, result: Result<(), ProbeFailure>, milliseconds: u64) {
         match result {
             Ok(()) => {
-                self.probes_answered.add();
+                self.probes_answered.add(1);
                 let _ = host::record_metric(self.round_trip, milliseconds);
             }
-            Err(ProbeFailure::TimedOut) => self.probes_timed_out.add(),
-            Err(ProbeFailure::Broken) => self.probes_broken.add(),
-            Err(ProbeFailure::NoConverter) => self.probes_no_converter.add(),
+            Err(ProbeFailure::TimedOut) => self.probes_timed_out.add(1),
+            Err(ProbeFailure::Broken) => self.probes_broken.add(1),
+            Err(ProbeFailure::NoConverter) => self.probes_no_converter.add(1),
         }
     }
 
-    fn counters(&self) -> [&Counter; 6] {
+    fn counters(&self) -> [&Metric; 6] {
         [
             &self.requests_failed,
             &self.probes_sent,
@@ -121,7 +99,7 @@ impl ConnectionManagerMetrics {
 
     /// Whether there is anything to hand over.
     pub(super) fn is_dirty(&self) -> bool {
-        self.counters().iter().any(|counter| counter.pending.get() != 0)
+        self.counters().iter().any(|counter| counter.is_dirty())
     }
 
     /// Hands over to Envoy what isn't zero.
@@ -132,7 +110,7 @@ impl ConnectionManagerMetrics {
                 let _ = host::increment_metric(id, i64::try_from(count).unwrap_or(i64::MAX));
             }
         }
-        self.counters().into_iter().for_each(Counter::flush);
+        self.counters().into_iter().for_each(Metric::flush);
     }
 }
 

@@ -23,13 +23,19 @@ const CLOSE_CODES: [u16; 10] = [
 ];
 
 /// A counter or a gauge, and what Envoy doesn't know of yet.
-struct Metric {
+pub(super) struct Metric {
     id: u32,
     pending: Cell<i64>,
 }
 
 impl Metric {
-    fn add(&self, offset: i64) {
+    /// One that Envoy knows as `id`.
+    pub(super) const fn new(id: u32) -> Self {
+        let pending = Cell::new(0);
+        Self { id, pending }
+    }
+
+    pub(super) fn add(&self, offset: i64) {
         self.pending.set(self.pending.get().saturating_add(offset));
     }
 
@@ -37,7 +43,13 @@ impl Metric {
         self.add(i64::try_from(number).unwrap_or(i64::MAX));
     }
 
-    fn flush(&self) {
+    /// Whether there is anything to hand over.
+    pub(super) fn is_dirty(&self) -> bool {
+        self.pending.get() != 0
+    }
+
+    /// Hands over to Envoy what isn't zero.
+    pub(super) fn flush(&self) {
         let pending = self.pending.take();
         if pending != 0 && host::increment_metric(self.id, pending).is_err() {
             self.pending.set(pending);
@@ -93,12 +105,8 @@ impl Metrics {
 
     /// Makes them known to Envoy, at 0.
     pub(super) fn define(prefix: &str) -> Result<Self, Status> {
-        let define = |kind, name: &str| -> Result<Metric, Status> {
-            Ok(Metric {
-                id: host::define_metric(kind, &format!("{prefix}_{name}"))?,
-                pending: Cell::new(0),
-            })
-        };
+        let define =
+            |kind, name: &str| host::define_metric(kind, &format!("{prefix}_{name}")).map(Metric::new);
         let counter = |name: &str| define(MetricKind::Counter, name);
         let mut refusals = Refusal::ALL.map(Refusal::label).to_vec();
         // Each end has its reasons, and some are the same.
