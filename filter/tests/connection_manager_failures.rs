@@ -108,6 +108,35 @@ fn requests_that_keep_failing_take_the_tunnel_out_although_probes_pass() {
     assert!(matches!(worker.link(), Link::Up { .. }));
 }
 
+/// Envoy doesn't say why it sent a request again.
+#[test]
+fn requests_that_are_sent_again_cost_a_probe_a_second_and_nothing_else() {
+    let world = World::new(Far::Works(5));
+    let mut worker = up(&world, &adaptive());
+    worker.run_until(worker.now + 1_000);
+    worker.decisions.clear();
+    for _ in 0..200 {
+        if let Verdict::WebSocket(_, ticket) = worker.request() {
+            worker.finish(ticket, Evidence::Retried);
+        }
+        worker.run_until(worker.now + 20);
+    }
+    assert!(matches!(worker.link(), Link::Up { .. }));
+    let suspect = worker.decisions.get("http suspect").copied().unwrap_or_default();
+    assert!(suspect <= 5, "{:?}", worker.decisions);
+    // Where it is the tunnel that has failed, the probe tells.
+    worker.run_until(worker.now + 1_000);
+    let Verdict::WebSocket(_, ticket) = worker.request() else {
+        panic!("{:?}", worker.link());
+    };
+    world.far.set(Far::Down);
+    worker.connected = false;
+    worker.finish(ticket, Evidence::Retried);
+    assert!(matches!(worker.request(), Verdict::Http(_)));
+    worker.run_until(worker.now + 100);
+    assert!(matches!(worker.link(), Link::Backoff { .. }));
+}
+
 #[test]
 fn a_tunnel_that_dies_silently_is_left_in_time() {
     for offset in (0..2_000).step_by(97) {

@@ -68,6 +68,30 @@ def test_a_request_that_was_sent_again_speaks_against_its_tunnel(loop, adaptive)
     one.pair.far.expected_to_be_dead = False
 
 
+@pytest.mark.parametrize("host", ["user@name", ""])
+def test_what_is_odd_about_one_client_is_not_held_against_the_tunnel(loop, adaptive, host):
+    """HTTP/2 can't carry its requests, so that Envoy sends them again over plain HTTP."""
+    one = adaptive()
+
+    def odd() -> int:
+        with socket.create_connection(("127.0.0.1", one.pair.near_port), timeout=5) as client:
+            client.sendall(f"GET /odd HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode())
+            return int(client.recv(65536).split(b" ")[1])
+
+    async def run():
+        await one.until("websocket up")
+        statuses = [await asyncio.to_thread(odd) for _ in range(10)]
+        return statuses, await one.load.run(2)
+
+    statuses, answers = loop(run(), 30)
+    assert statuses == [200] * 10
+    one.check(answers)
+    # The probe that is under way may say so at first.
+    assert ways(answers)["websocket up"] > 0.9 * len(answers), ways(answers)
+    one.wait(lambda: one.metric("tunnel_requests_failed") > 0)
+    assert "up -> backoff" not in one.pair.near.log.read_text()
+
+
 @pytest.mark.parametrize("what", ["refuses", "resets", "accepts and says nothing", "never completes the handshake"])
 def test_what_follows_the_end_of_a_websocket(loop, adaptive, what):
     """Was never sent, and goes over plain HTTP at once, whatever its method and its size: the next WebSocket is for a probe

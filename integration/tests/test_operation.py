@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import hashlib
 import http.client
 import http.server
@@ -13,6 +15,7 @@ import subprocess
 import threading
 import time
 
+import cbor2
 import pytest
 import yaml
 
@@ -20,7 +23,8 @@ import scenario
 from adaptive import is_live
 from conftest import CLIENTS, HAS_REVERSE_TUNNELS, WASM
 from endpoints import End, RequestHead, Reset, ResponseHead
-from pair import ROOT, PairError, check_free, cluster, connection_manager, envoy_version, free_port
+from pair import ROOT, PairError, check_free, cluster, connection_manager, envoy_version, free_port, listener
+from plain_peer import CREDIT, SETTINGS, PlainPeer, frame, message, request
 from test_scenarios import check
 
 GET = RequestHead(b"GET", b"/", b"app.example")
@@ -367,6 +371,13 @@ def wait_closes(pair, expected: dict[str, int]) -> None:
         time.sleep(0.05)
 
 
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def wait_hang_up(pair, code: str, text: str) -> None:
     """The near Envoy's pool hangs up without a word. Until 1.39 Envoy tells the filter, which says Close."""
     if envoy_version(pair.near.binary) < (1, 40):
@@ -378,9 +389,17 @@ def wait_hang_up(pair, code: str, text: str) -> None:
         assert "[info][wasm]" in line and text in line
 
 
-def http_options(config: dict, cluster_name: str) -> dict:
+def protocol_options(config: dict, cluster_name: str) -> dict:
     options = cluster(config, cluster_name)["typed_extension_protocol_options"]
-    return options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"]["common_http_protocol_options"]
+    return options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"]
+
+
+def http_options(config: dict, cluster_name: str) -> dict:
+    return protocol_options(config, cluster_name)["common_http_protocol_options"]
+
+
+def http2_options(config: dict, cluster_name: str) -> dict:
+    return protocol_options(config, cluster_name)["explicit_http_config"]["http2_protocol_options"]
 
 
 def test_far_envoy_drained_under_a_stream(loop, new_pair, origin):
@@ -442,6 +461,76 @@ def test_a_slow_reader_gets_everything_from_a_far_envoy_that_goes_away(new_pair,
             got += len(piece)
             time.sleep(max(0.0, begun + got / 1_500_000 - time.monotonic()))
     assert got >= size
+
+
+@pytest.mark.parametrize("far", ["far", "far-one-listener", "far-http-filter"])
+def test_a_near_end_that_reads_nothing_is_let_go(far, new_pair, web_origins):
+    """What is still to be sent to it holds no connection for longer than TCP_USER_TIMEOUT."""
+    port, files, _ = web_origins
+    (files / "unread.bin").write_bytes(os.urandom(16 << 20))
+    pair = new_pair(f"127.0.0.1:{port}", far_config=ROOT / f"envoy/{far}.yaml", start=False)
+    listener(pair.far.config, "far")["socket_options"][0]["int_value"] = 2000
+    pair.start()
+
+    def stat(name: str) -> int:
+        return pair.far.stats()[name]
+
+    connections = f"listener.127.0.0.1_{pair.far_port}.downstream_cx_active"
+    before = stat(connections)
+    with PlainPeer(pair.far_port) as peer:
+        window = {4: 1 << 24}
+        peer.send(message([SETTINGS, window], [CREDIT, -1, 1 << 24], request(0, b"/unread.bin")))
+        received, now = -1, 0
+        deadline = time.monotonic() + 10
+        while now == 0 or now != received:
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
+            received, now = now, stat("cluster.origin.upstream_cx_rx_bytes_total")
+        assert now < 16 << 20, "the peer's window and the buffers hold all of it"
+        assert stat(connections) == before + 1
+        peer.send(frame(1, b"no text frame is allowed"))
+        wait_for(lambda: stat(connections) == before)
+
+
+@pytest.mark.parametrize("near", ["near", "near-http-filter"])
+def test_a_far_end_that_reads_nothing_is_let_go(near, new_pair, web_origins):
+    """The keepalive ends its requests, and TCP_USER_TIMEOUT the connection with what is still to be sent."""
+    pair = new_pair(f"127.0.0.1:{web_origins[0]}", near_config=ROOT / f"envoy/{near}.yaml", start=False)
+    cluster(pair.near.config, "far")["upstream_bind_config"]["socket_options"][0]["int_value"] = 2000
+    http2_options(pair.near.config, "tunnel")["connection_keepalive"] = {"interval": "1s", "timeout": "1s"}
+    with socket.create_server(("127.0.0.1", pair.far_port)) as server, socket.socket() as client:
+        pair.near.start()
+        wait_for(lambda: is_live(pair.near))
+        client.connect(("127.0.0.1", pair.near_port))
+        client.sendall(b"POST /checksum HTTP/1.1\r\nhost: app.example\r\ncontent-length: 16777216\r\n\r\n")
+        peer, _ = server.accept()
+        with peer, peer.makefile("rb") as lines:
+            answer_handshake(peer, lines)
+            window = {4: 1 << 24}
+            peer.sendall(frame(2, cbor2.dumps([SETTINGS, window]) + cbor2.dumps([CREDIT, -1, 1 << 24]), mask=False))
+            client.settimeout(10)
+            threading.Thread(target=send_all, args=(client, bytes(1 << 24)), daemon=True).start()
+            assert client.recv(65536).startswith(b"HTTP/1.1 503 ")
+            wait_for(lambda: pair.near.stats()["cluster.far.upstream_cx_active"] == 0)
+
+
+def answer_handshake(peer: socket.socket, lines) -> None:
+    """As a far end would."""
+    fields = {}
+    while (line := lines.readline().strip()):
+        name, _, value = line.partition(b":")
+        fields[name.lower()] = value.strip()
+    digest = hashlib.sha1(fields[b"sec-websocket-key"] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+    accept = base64.b64encode(digest).decode()
+    peer.sendall(
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+        f"sec-websocket-protocol: wsferry.v1\r\nsec-websocket-accept: {accept}\r\n\r\n".encode()
+    )
+
+
+def send_all(client: socket.socket, data: bytes) -> None:
+    with contextlib.suppress(OSError):
+        client.sendall(data)
 
 
 def test_idle_timeouts(new_pair, origin):

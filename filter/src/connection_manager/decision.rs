@@ -82,6 +82,9 @@ pub enum Evidence {
     /// The tunnel failed it: it could not be sent, was refused, or the connection broke under it.
     /// What the application or the client did (an error status, a reset, a time-out) is no evidence.
     Failed,
+    /// Envoy sent it more than once, for whatever reason: the tunnel, or what the request, the application or a
+    /// time-out of the route did.
+    Retried,
 }
 
 impl Way {

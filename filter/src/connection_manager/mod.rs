@@ -17,7 +17,8 @@
 //! - Requests in the tunnel tell as well, when they end: one that could not be sent or whose connection broke makes
 //!   the tunnel *suspect*. At once the next requests go over plain HTTP and a probe is sent, which
 //!   decides. So a broken tunnel costs about as many requests as were in it, and a single bad moment
-//!   costs no back-off.
+//!   costs no back-off. One that Envoy sent more than once does the same, at most once a second: it may have been repeated
+//!   for a fault of its own.
 //! - So does the end of a WebSocket, or its goaway, of which the near converter tells: the next request would open
 //!   another one, and couldn't be sent if that fails. All workers hear of it, and each probes its own; but no more often than
 //!   once a second.

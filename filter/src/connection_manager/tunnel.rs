@@ -298,7 +298,8 @@ impl Tunnel {
     }
 
     /// What a request in the tunnel shows. Of what many requests tell of one broken connection, the
-    /// first counts: the others entered before it was known.
+    /// first counts: the others entered before it was known. What was sent more than once is worth a probe, no more often
+    /// than renewals, and doesn't count as failed: one client's odd requests take no tunnel out of use.
     pub fn observe(&mut self, ticket: Ticket, evidence: Evidence, now: Time, random: u32) {
         if !matches!(self.link, Link::Up { .. }) || ticket.generation != self.generation {
             return;
@@ -312,6 +313,16 @@ impl Tunnel {
             Evidence::Failed => {
                 self.failed_requests = self.failed_requests.saturating_add(1);
                 self.suspected(now, random);
+            }
+            Evidence::Retried => {
+                let pause_over = self
+                    .renewal
+                    .is_none_or(|last| now >= last.after(RENEWAL_PAUSE_MS));
+                if !self.suspect && pause_over {
+                    self.suspect = true;
+                    self.next_generation();
+                    self.renew(now);
+                }
             }
         }
     }

@@ -95,8 +95,8 @@ impl Drop for ConnectionManagerContext {
     }
 }
 
-/// What the end of a request shows of the tunnel. Envoy says that it tried more than once, which it does only where the
-/// tunnel failed it; or that it made the response itself, and why. At the end, so that Envoy need not call the filter for
+/// What the end of a request shows of the tunnel. Envoy says that it tried more than once, but not why; or that it made the
+/// response itself, and why. At the end, so that Envoy need not call the filter for
 /// the response: a call costs more than all of this.
 fn evidence() -> Option<Evidence> {
     let attempts = host::property(&["upstream", "request_attempt_count"])
@@ -104,7 +104,7 @@ fn evidence() -> Option<Evidence> {
         .flatten();
     let attempts = attempts.and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
     if attempts.is_some_and(|bytes| u64::from_le_bytes(bytes) > 1) {
-        return Some(Evidence::Failed);
+        return Some(Evidence::Retried);
     }
     let details = host::property(&["response", "code_details"]).ok().flatten()?;
     if details == b"via_upstream" {
@@ -113,14 +113,16 @@ fn evidence() -> Option<Evidence> {
     broken(&details).then_some(Evidence::Failed)
 }
 
-/// Whether Envoy's details of a response speak of a broken connection, and not of a reset or a
-/// time-out of this request alone.
+/// Whether Envoy's details of a response speak of a broken connection or of a cluster that can't be used, and not of a
+/// reset or a time-out of this request alone.
 fn broken(details: &[u8]) -> bool {
     [
         &b"connection_termination"[..],
         b"connection_failure",
         b"connection_timeout",
         b"refused_stream",
+        b"cluster_not_found",
+        b"no_healthy_upstream",
     ]
     .iter()
     .any(|word| details.windows(word.len()).any(|window| window == *word))

@@ -313,7 +313,8 @@ impl Shared {
         let authority = field(needs_authority, ":authority")?;
         let path = field(needs_path, ":path")?;
         let route_tunnel = match needs_route_metadata {
-            true => host::property(&ROUTE_TUNNEL)?.unwrap_or_default(),
+            // A value that is no text names no tunnel.
+            true => host::property(&ROUTE_TUNNEL).ok().flatten().unwrap_or_default(),
             false => Vec::new(),
         };
         let subject = Subject {
@@ -402,7 +403,7 @@ impl Shared {
     pub(super) fn observe(&self, seat: Seat, evidence: Evidence) {
         self.with_state(|state| {
             let (now, random) = (state.moment(), state.random());
-            if evidence == Evidence::Failed {
+            if evidence != Evidence::Passed {
                 state.metrics.request_failed();
             }
             let tunnel = state.manager.tunnel(seat.place);
@@ -410,7 +411,7 @@ impl Shared {
                 return;
             };
             tunnel.observe(seat.ticket, evidence, now.time, random);
-            if evidence == Evidence::Failed
+            if evidence != Evidence::Passed
                 && matches!(tunnel.link(), Link::Up { .. } | Link::Backoff { .. })
                 && target.news().refused_between(seat.entered_at, now.host)
             {
@@ -485,6 +486,9 @@ impl Shared {
                 );
                 self.with_state(|state| {
                     let (now, random) = (state.now(), state.random());
+                    state
+                        .metrics
+                        .probe_ended(Err(ProbeFailure::Broken), now.since(now));
                     if let Some(tunnel) = state.manager.tunnel(place) {
                         tunnel.probe_failed(id, ProbeFailure::Broken, now, random);
                     }
