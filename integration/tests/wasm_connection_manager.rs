@@ -138,6 +138,11 @@ fn the_rate_opens_a_tunnel_and_a_probe_brings_it_up() {
     assert!(exchange(&mut vm).starts_with("http "));
     vm.advance(2 * SECOND).unwrap();
     assert_eq!(vm.metric("wsferry_probes_timed_out"), Some(1));
+    assert!(
+        logged(&vm, "tunnel far: probe not answered within 1000 ms"),
+        "{:?}",
+        vm.logs()
+    );
     assert_eq!(vm.faults(), &[] as &[String]);
 }
 

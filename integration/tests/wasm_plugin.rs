@@ -144,6 +144,18 @@ fn the_near_end_shakes_hands() {
 }
 
 #[test]
+fn the_near_end_notices_that_no_answer_comes() {
+    let vm = start(NEAR);
+    let context = vm.borrow_mut().open_stream().unwrap();
+    let request = vm.borrow_mut().request_headers(context, tunnel_request(), false);
+    assert!(matches!(request, Ok(Headers::Continue(_))));
+    vm.borrow_mut().close_stream(context).unwrap();
+    vm.borrow_mut().advance(2 * SECOND).unwrap();
+    assert_eq!(metric(&vm, "handshakes_refused_no_answer"), 1);
+    assert!(vm.borrow().has_logged(3, "handshake failed"));
+}
+
+#[test]
 fn the_near_end_refuses_wrong_answers() {
     let answer = || {
         header_map(&[

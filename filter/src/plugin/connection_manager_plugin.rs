@@ -226,17 +226,15 @@ impl State {
             if !is_worker || from == to {
                 continue;
             }
-            let level = match to {
-                Link::Backoff { .. } | Link::NoConverter { .. } => Level::Warn,
-                Link::Idle | Link::Opening { .. } | Link::Up { .. } => Level::Info,
+            let (level, how_long) = match to {
+                Link::Backoff { until } | Link::NoConverter { until } => {
+                    let left = until.since(self.clock.now(host_now()));
+                    (Level::Warn, format!(" for {left} ms"))
+                }
+                Link::Idle | Link::Opening { .. } | Link::Up { .. } => (Level::Info, String::new()),
             };
-            let text = format!(
-                "tunnel {}: {} -> {}",
-                tunnel.config().name,
-                from.as_str(),
-                to.as_str()
-            );
-            log!(level, "{text}");
+            let (name, from, to) = (&tunnel.config().name, from.as_str(), to.as_str());
+            log!(level, "tunnel {name}: {from} -> {to}{how_long}");
         }
     }
 
@@ -565,8 +563,18 @@ impl Shared {
                 Ok(()) => tunnel.probe_answered(call.probe, now, random),
                 Err(failure) => tunnel.probe_failed(call.probe, failure, now, random),
             };
-            if let (Some(status), Err(_), true) = (status, result, state.is_worker) {
-                let text = format!("tunnel {}: probe answered with {status}", config.name);
+            if let (Some(status), Err(failure), true) = (status, result, state.is_worker) {
+                let name = &config.name;
+                let text = match failure {
+                    ProbeFailure::TimedOut => {
+                        format!(
+                            "tunnel {name}: probe not answered within {} ms",
+                            config.probe.timeout_ms
+                        )
+                    }
+                    ProbeFailure::Broken => format!("tunnel {name}: probe failed, status {status}"),
+                    ProbeFailure::NoConverter => format!("tunnel {name}: probe failed, no converter"),
+                };
                 info!("{text}");
             }
         });

@@ -23,7 +23,7 @@ use super::shared_target::SharedTarget;
 use super::websocket::{Direction, Side, WebSocket, log, may_be_transient, peer};
 use crate::config::Role;
 use crate::message::Fields;
-use crate::websocket::handshake::{self, RequestHeaders, ResponseHeaders};
+use crate::websocket::handshake::{self, HandshakeError, RequestHeaders, ResponseHeaders};
 use log::Level;
 use proxy_wasm::types::Action;
 
@@ -190,7 +190,7 @@ impl ConverterContext {
             self.log(
                 Level::Warn,
                 &format!(
-                    "handshake from {} failed, the upstream answered {status}",
+                    "handshake from {} failed, answered with {status} behind the filter",
                     peer("source")
                 ),
             );
@@ -307,7 +307,14 @@ impl ConverterContext {
     fn end(&mut self) {
         match std::mem::replace(&mut self.state, State::Refused) {
             State::Open(websocket) => websocket.end(),
-            State::Handshake { .. } => self.shared.tell_end(),
+            State::Handshake { .. } => {
+                self.shared.tell_end();
+                if self.role() == Role::Near {
+                    let error = HandshakeError::NoAnswer;
+                    self.shared.metrics.refused(error.label());
+                    self.log(Level::Warn, &format!("handshake failed: {error}"));
+                }
+            }
             State::New | State::Refused => {}
         }
     }

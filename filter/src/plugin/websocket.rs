@@ -155,9 +155,10 @@ impl WebSocket {
         self.converter.begin();
     }
 
-    /// See [`Converter::refuse`].
+    /// See [`Converter::refuse`]. What waited for the handshake counts for nothing.
     pub(super) fn refuse(&mut self) {
         self.converter.refuse();
+        self.converter.take_counts();
     }
 
     /// Bytes for the other end that wait for the handshake.
