@@ -97,8 +97,10 @@ def connection_manager(config: dict, stat_prefix: str) -> dict:
     """Envoy's HTTP connection manager with these statistics, whatever listener it is in."""
     for item in config["static_resources"]["listeners"]:
         for one in network_filters(item):
-            if one["typed_config"].get("stat_prefix") == stat_prefix and "http_filters" in one["typed_config"]:
-                return one["typed_config"]
+            # That of near-reverse.yaml has Envoy's own inside.
+            options = one["typed_config"].get("hcm_config", one["typed_config"])
+            if options.get("stat_prefix") == stat_prefix and "http_filters" in options:
+                return options
     raise PairError(f"the configuration has no HTTP connection manager with the statistics prefix {stat_prefix!r}")
 
 

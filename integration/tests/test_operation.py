@@ -371,6 +371,34 @@ def wait_closes(pair, expected: dict[str, int]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize("options", ({"near_asks": {}} | REVERSED).values(), ids=({"near_asks": {}} | REVERSED))
+def test_a_slow_reader_that_asked_for_a_close_gets_everything(options, new_pair, web_origins):
+    port, files, _ = web_origins
+    size = 4 << 20
+    (files / "slow.bin").write_bytes(os.urandom(size))
+    pair = new_pair(f"127.0.0.1:{port}", **options)
+    got = []
+
+    def read() -> None:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+            client.settimeout(10)
+            client.connect(("127.0.0.1", pair.near_port))
+            client.sendall(b"GET /slow.bin HTTP/1.1\r\nhost: app.example\r\nconnection: close\r\n\r\n")
+            begun, received = time.monotonic(), 0
+            while piece := client.recv(20_000):
+                received += len(piece)
+                time.sleep(max(0.0, begun + received / 300_000 - time.monotonic()))
+            got.append(received)
+
+    readers = [threading.Thread(target=read) for _ in range(8)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    assert len(got) == len(readers) and min(got) > size, got
+
+
 def wait_for(condition) -> None:
     deadline = time.monotonic() + 10
     while not condition():

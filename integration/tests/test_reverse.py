@@ -16,7 +16,7 @@ import yaml
 
 from conftest import CLIENTS
 from endpoints import Data, End, RequestHead, Reset, ResponseHead
-from pair import ROOT, cluster, free_port, listener
+from pair import ROOT, cluster, connection_manager, free_port, listener
 
 # Seconds until the near Envoy has dialled again: an interval and a back-off of near-reverse.yaml, and a slow machine.
 REDIALLED = 20.0
@@ -95,6 +95,43 @@ def test_many_at_once_by_several_workers(new_pair, web_origins):
     for thread in threads:
         thread.join()
     assert answers == [expected] * 300
+
+
+def test_a_connection_that_goes_away_is_dialled_again_before_its_last_request_is_over(loop, new_pair, origin):
+    server = origin("http1")
+    pair = new_pair(f"127.0.0.1:{server.port}", reverse=True, start=False)
+    connection_manager(pair.near.config, "inner")["common_http_protocol_options"]["max_connection_duration"] = "2s"
+    pair.start()
+
+    def wait(condition) -> None:
+        deadline = time.monotonic() + REDIALLED
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    async def run():
+        client = CLIENTS["http1"](pair.near_port)
+        streams = []
+        # More than the near Envoy keeps connections.
+        for _ in range(4):
+            await asyncio.to_thread(wait, lambda: get(pair, pair.ready_path)[0] == 200)
+            exchange = await client.beside().open(RequestHead(b"GET", b"/", b"a.example"), end=True)
+            _, answer = await server.accepted.get()
+            await answer.respond(ResponseHead(200))
+            assert (await exchange.receive()).status == 200
+            streams.append((exchange, answer))
+            known = pair.near.stats()["http.inner.downstream_cx_max_duration_reached"]
+            await asyncio.to_thread(
+                wait, lambda: pair.near.stats()["http.inner.downstream_cx_max_duration_reached"] > known
+            )
+        for exchange, answer in streams:
+            await answer.finish()
+            while isinstance(event := await exchange.receive(), Data):
+                pass
+            assert isinstance(event, End)
+        await client.close()
+
+    loop(run(), 60)
 
 
 def test_a_request_can_name_its_near_envoy(new_pair, origin, loop, tmp_path):
