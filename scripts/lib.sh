@@ -6,6 +6,7 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CACHE=$ROOT/.cache
 VENV=$CACHE/venv
 PYTHON=$VENV/bin/python
+[[ -z ${CARGO_TARGET_DIR:-} ]] || export CARGO_TARGET_DIR=$(realpath -m "$CARGO_TARGET_DIR")
 WASM=${CARGO_TARGET_DIR:-$ROOT/target}/wasm32-unknown-unknown/release/wsferry.wasm
 
 say() { printf '%s\n' "$*"; }
@@ -26,10 +27,35 @@ apt_install() {
     mkdir -p "$CACHE"
     # The lists of packages may be old, or not there at all on a fresh machine.
     if ! { "${as_root[@]}" apt-get update || say "apt-get update failed, going on with old lists"
-        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; } >"$log" 2>&1; then
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends --no-remove "$@"; } >"$log" 2>&1; then
         tail -n 20 "$log" >&2
         die "apt-get failed, see $log"
     fi
+}
+
+# install PACKAGE...: with apt-get, unless they are there.
+install() {
+    local missing=() package
+    for package in "$@"; do
+        [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
+    done
+    ((${#missing[@]} == 0)) || apt_install "${missing[@]}"
+}
+
+# Whether the active rustc is as new as Cargo.toml asks for.
+has_rust() {
+    local least version
+    least=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$ROOT/Cargo.toml")
+    version=$(rustc --version 2>/dev/null | cut -d ' ' -f 2) || return 1
+    [[ $(printf '%s\n' "$least" "$version" | sort -V | head -n 1) == "$least" ]]
+}
+
+# Where the active Rust is too old, or there is none, takes Debian's.
+use_rust() {
+    has_rust || {
+        install rustc-web cargo-web
+        export PATH=/usr/bin:$PATH
+    }
 }
 
 # Prints MAJOR.MINOR.PATCH of the Envoy $1, nothing if it doesn't run.
