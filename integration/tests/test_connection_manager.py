@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import http.client
 import re
 
@@ -206,7 +207,16 @@ def test_a_route_can_leave_the_filter_out(loop, adaptive):
 def test_routes_choose_between_two_tunnels(loop, adaptive):
     """One's far end is up and the other's is down, and each tunnel knows its own."""
     nobody = free_port()
-    one = adaptive(prepare=lambda pair: tunnel_by_route(pair.near.config, "other", "/other", nobody))
+
+    def prepare(pair) -> None:
+        tunnel_by_route(pair.near.config, "other", "/other", nobody)
+        routes = connection_manager(pair.near.config, "ingress")["route_config"]["virtual_hosts"][0]["routes"]
+        none = copy.deepcopy(routes[-1])
+        none["match"]["prefix"] = "/none"
+        none["metadata"]["filter_metadata"]["wsferry"]["tunnel"] = None
+        routes.insert(0, none)
+
+    one = adaptive(prepare=prepare)
     other = Load(one.pair.near_port, prefix="/other")
 
     async def run():
@@ -223,6 +233,8 @@ def test_routes_choose_between_two_tunnels(loop, adaptive):
     for path, way in (("/", "websocket"), ("/other/", "http")):
         answer = loop(one.load.request("GET", path, "x-wsferry-way: websocket_only\r\n"))
         assert (answer.status, answer.decision.split()[0]) == (200, way), answer
+    answer = loop(one.load.request("GET", "/none"))
+    assert (answer.status, answer.decision) == (200, "http no_tunnel"), answer
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])
