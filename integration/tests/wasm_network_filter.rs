@@ -215,7 +215,12 @@ fn a_denied_handshake_gives_the_requests_back_as_never_sent() {
             "{label}"
         );
         assert!(vm.borrow().has_logged(3, "handshake failed"), "{label}");
-        for nothing in ["websockets_opened", "streams_opened", "streams_reset", "messages_out"] {
+        for nothing in [
+            "websockets_opened",
+            "streams_opened",
+            "streams_reset",
+            "messages_out",
+        ] {
             assert_eq!(metric(&vm, nothing), 0, "{label}: {nothing}");
         }
     }

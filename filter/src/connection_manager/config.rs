@@ -84,7 +84,8 @@ pub struct Failures {
     pub consecutive: u32,
     /// Back-off after the first time, milliseconds; it doubles each time. 10 to 60,000; default 500.
     pub base_backoff_ms: u32,
-    /// Longest back-off, milliseconds. `base_backoff_ms` to 3,600,000; default 30,000.
+    /// Longest back-off, milliseconds. `base_backoff_ms` to 3,600,000; default 30,000, or `base_backoff_ms` if that is
+    /// more.
     pub max_backoff_ms: u32,
     /// A tunnel that worked for so long begins again with `base_backoff_ms`, milliseconds. 0 to
     /// 3,600,000; default 10,000.
@@ -295,7 +296,11 @@ impl Failures {
         Ok(Self {
             consecutive: failures.number("consecutive", 1..=100, 3)?,
             base_backoff_ms,
-            max_backoff_ms: failures.number("max_backoff_ms", base_backoff_ms..=3_600_000, 30_000)?,
+            max_backoff_ms: failures.number(
+                "max_backoff_ms",
+                base_backoff_ms..=3_600_000,
+                base_backoff_ms.max(30_000),
+            )?,
             stable_ms: failures.number("stable_ms", 0..=3_600_000, 10_000)?,
         })
     }
