@@ -7,7 +7,13 @@
     missing_docs
 )]
 
+mod converter;
+mod owned;
+
 use std::sync::Arc;
+
+use converter::{End, request, response, settings};
+use owned::Owned;
 
 use wsferry::config::{Config, FieldPolicy, Limits};
 use wsferry::converter::{Converter, Counts, MaskKeys};
@@ -156,6 +162,34 @@ fn a_header_list_above_the_peers_limit_is_refused_here_and_harms_no_other_stream
             ..counts
         }
     );
+}
+
+#[test]
+fn responses_and_trailers_above_the_peers_limit_are_refused_here() {
+    // Of a response, :status and its value cost 42; of both, x and the rest 33 more than the value.
+    for (trailers, value, refused) in [
+        (false, 4096 - 42 - 33, false),
+        (false, 4096 - 42 - 32, true),
+        (true, 4096 - 33, false),
+        (true, 4096 - 32, true),
+    ] {
+        let mut far = End::new(r#"{"role": "far"}"#);
+        far.peer(&[Owned::Settings(vec![(6, 4096)]), request(0, true)]);
+        far.codec(&[settings(), Owned::Ack]);
+        let fields = vec![(b"x".to_vec(), vec![b'v'; value], false)];
+        let (stream, status, end) = (1, 200, true);
+        far.codec(&match trailers {
+            true => vec![response(1, false), Owned::Trailers { stream, fields }],
+            false => vec![Owned::Response {
+                stream,
+                end,
+                status,
+                fields,
+            }],
+        });
+        let too_big = far.converter.take_counts().streams_header_list_too_big;
+        assert_eq!(too_big, u64::from(refused), "{trailers} {value}");
+    }
 }
 
 #[test]

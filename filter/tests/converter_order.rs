@@ -10,140 +10,12 @@
     missing_docs
 )]
 
+mod converter;
 mod owned;
 
-use std::sync::Arc;
-
+use converter::{End, data, request, response, settings};
 use owned::Owned;
-use wsferry::config::{Config, FieldPolicy, Limits};
-use wsferry::converter::{Converter, MaskKeys};
-use wsferry::message::{Http2Id, Message, WireId};
-use wsferry::{Error, cbor, http2, websocket};
-
-struct NoKeys;
-impl MaskKeys for NoKeys {
-    fn next_key(&mut self) -> [u8; 4] {
-        [0; 4]
-    }
-}
-
-/// One converter; its codec and its peer are played by this crate's own readers and writers.
-struct End {
-    converter: Converter,
-    codec: http2::Writer,
-    codec_reader: http2::Reader,
-    peer: cbor::Encoder,
-    peer_writer: websocket::Writer,
-}
-
-fn request(stream: u32, end: bool) -> Owned {
-    Owned::Request {
-        stream,
-        end,
-        method: b"GET".to_vec(),
-        scheme: b"http".to_vec(),
-        authority: b"a".to_vec(),
-        path: b"/".to_vec(),
-        protocol: None,
-        fields: vec![],
-    }
-}
-fn response(stream: u32, end: bool) -> Owned {
-    Owned::Response {
-        stream,
-        end,
-        status: 200,
-        fields: vec![],
-    }
-}
-fn data(stream: u32, end: bool, payload: &[u8]) -> Owned {
-    Owned::Data {
-        stream,
-        end,
-        payload: payload.to_vec(),
-    }
-}
-
-impl End {
-    fn new(json: &str) -> Self {
-        let near = json.contains("near");
-        let config = Arc::new(Config::parse(json.as_bytes()).unwrap());
-        let codec = if near {
-            http2::Sender::Client
-        } else {
-            http2::Sender::Server
-        };
-        let ours = if near {
-            http2::Sender::Server
-        } else {
-            http2::Sender::Client
-        };
-        let peer = if near {
-            websocket::Sender::Server
-        } else {
-            websocket::Sender::Client
-        };
-        Self {
-            converter: Converter::new(&config),
-            codec: http2::Writer::new(codec),
-            codec_reader: http2::Reader::new(ours, &Limits::default()),
-            peer: cbor::Encoder::new(&Arc::new(FieldPolicy::default())),
-            peer_writer: websocket::Writer::new(peer),
-        }
-    }
-    fn codec_bytes(&mut self, messages: &[Owned]) -> Vec<u8> {
-        let mut all = Vec::new();
-        for m in messages {
-            // a frame for each: nothing is joined
-            let mut bytes = Vec::new();
-            m.lend(|m: &Message<'_, Http2Id>| self.codec.message(m, &mut bytes));
-            all.extend(bytes);
-        }
-        all
-    }
-    /// From the codec; what goes out over the WebSocket.
-    fn codec(&mut self, messages: &[Owned]) -> Vec<u8> {
-        let bytes = self.codec_bytes(messages);
-        self.http2(&bytes)
-    }
-    fn http2(&mut self, bytes: &[u8]) -> Vec<u8> {
-        self.converter.http2_input(bytes, &mut NoKeys);
-        let mut out = Vec::new();
-        self.converter.take_websocket_output(&mut out);
-        out
-    }
-    /// From the peer; what the codec gets.
-    fn peer(&mut self, messages: &[Owned]) -> Vec<Owned> {
-        let mut bytes = Vec::new();
-        let open = self.peer_writer.begin(&mut bytes, 0);
-        for m in messages {
-            m.lend(|m: &Message<'_, WireId>| self.peer.encode(m, &mut bytes));
-        }
-        self.peer_writer.finish(open, &mut bytes, &mut NoKeys);
-        self.websocket(&mut bytes)
-    }
-    fn websocket(&mut self, bytes: &mut [u8]) -> Vec<Owned> {
-        self.converter.websocket_input(bytes, &mut NoKeys);
-        let mut out = Vec::new();
-        self.converter.take_http2_output(&mut out);
-        let mut input = out.as_slice();
-        let mut found = vec![];
-        while let Some(event) = self.codec_reader.next(&mut input).unwrap() {
-            found.push(match event {
-                http2::Event::Message(m) => Owned::from(&m),
-                http2::Event::Ping(p) => Owned::Ping(p),
-                http2::Event::PingAck(p) => Owned::PingAck(p),
-                other => panic!("{other:?}"),
-            });
-        }
-        found
-    }
-    fn close_frame(&mut self, code: u16) -> Vec<u8> {
-        let mut bytes = vec![];
-        self.peer_writer.close(Some(code), "", &mut bytes, &mut NoKeys);
-        bytes
-    }
-}
+use wsferry::Error;
 
 fn goaway_lasts(messages: &[Owned]) -> Vec<u32> {
     let last = |message: &Owned| match message {
@@ -151,10 +23,6 @@ fn goaway_lasts(messages: &[Owned]) -> Vec<u32> {
         _ => None,
     };
     messages.iter().filter_map(last).collect()
-}
-
-fn settings() -> Owned {
-    Owned::Settings(vec![])
 }
 
 /// Data of a stream that the other end has just reset.

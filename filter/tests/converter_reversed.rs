@@ -119,6 +119,24 @@ fn the_end_of_a_piece_that_may_begin_http2_waits_for_the_next() {
 }
 
 #[test]
+fn as_much_as_64_kib_pass_at_a_time() {
+    for (bytes, error) in [(65_536, None), (65_537, Some(Error::Http2Preface))] {
+        let mut near = converter("near");
+        near.http2_input(&vec![b'x'; bytes], &mut NoKeys);
+        assert_eq!(near.closed().and_then(|closed| closed.error), error, "{bytes}");
+    }
+}
+
+#[test]
+fn nothing_is_sent_while_all_of_a_piece_may_begin_http2() {
+    let mut ends = Ends::new(1_000);
+    ends.far.http2_input(b"PRI", &mut NoKeys);
+    let mut sent = Vec::new();
+    ends.far.take_websocket_output(&mut sent);
+    assert_eq!(sent, b"");
+}
+
+#[test]
 fn text_without_end_is_no_prelude() {
     let mut far = converter("far");
     far.http2_input(&vec![b'x'; 70_000], &mut NoKeys);
