@@ -214,6 +214,7 @@ fn decisions_are_counted() {
     let world = World::new(Far::Works(5));
     let mut worker = up(&world, &adaptive());
     worker.manager.request(None, 0, Time(0));
+    assert!(!worker.manager.counts().is_empty());
     let mut counts: Vec<_> = worker
         .manager
         .counts()
@@ -328,4 +329,51 @@ fn no_request_alone_makes_a_tunnel_wanted_that_is_out_of_use() {
     assert_eq!(worker.request(), Verdict::Http(Reason::NoConverter));
     worker.run_until(61_000);
     assert_eq!(worker.link(), Link::Idle);
+}
+
+#[test]
+fn a_client_that_gives_up_leaves_the_others_waiting() {
+    let world = World::new(Far::Works(100));
+    let mut worker = Worker::new(&world, &changed(&[("mode", json!("always"))]));
+    for _ in 0..3 {
+        worker.request();
+    }
+    worker.manager.tunnel(0).unwrap().forget(2);
+    worker.run_until(100);
+    let waiters: Vec<_> = worker.resolved.iter().map(|resolved| resolved.0).collect();
+    assert_eq!(waiters, [1, 3]);
+}
+
+#[test]
+fn a_tunnel_that_a_request_waits_for_is_not_let_go() {
+    let world = World::new(Far::Down);
+    let config = changed(&[
+        ("mode", json!("always")),
+        ("max_wait_ms", json!(5000)),
+        ("close", json!({"requests": 1, "within_ms": 1000})),
+    ]);
+    let mut worker = Worker::new(&world, &config);
+    worker.request();
+    worker.run_until(1_500);
+    world.far.set(Far::Works(5));
+    worker.run_until(4_500);
+    assert!(
+        matches!(worker.resolved[..], [(1, Verdict::WebSocket(..), _)]),
+        "{:?}",
+        worker.resolved
+    );
+}
+
+#[test]
+fn requests_that_waited_are_counted_when_they_are_let_in() {
+    let world = World::new(Far::Works(100));
+    let mut worker = Worker::new(&world, &changed(&[("mode", json!("always"))]));
+    worker.request();
+    assert!(worker.manager.counts().is_empty());
+    worker.run_until(100);
+    let counts = worker.manager.counts().take();
+    let counts: Vec<_> = counts
+        .map(|(decision, count)| (decision.to_string(), count))
+        .collect();
+    assert_eq!(counts, [("websocket waited".to_owned(), 1)]);
 }

@@ -13,7 +13,9 @@ mod connection_manager;
 
 use connection_manager::{Far, Worker, World, adaptive, changed, up};
 use serde_json::json;
-use wsferry::connection_manager::{Claim, Evidence, Link, ProbeFailure, Reason, Target, Time, Verdict};
+use wsferry::connection_manager::{
+    Claim, Config, ConnectionManager, Evidence, Link, ProbeFailure, ProbeKind, Reason, Target, Time, Verdict,
+};
 
 #[test]
 fn the_far_end_stops_and_comes_back() {
@@ -502,4 +504,102 @@ fn a_tunnel_that_was_let_go_after_it_was_stable_begins_with_the_base() {
         "base_backoff_ms is 500, back-off of {} ms",
         until.0 - at
     );
+}
+
+/// In mode always requests enter a tunnel that a probe has made suspect, and may be first to prove it.
+#[test]
+fn a_request_that_passes_ends_the_suspicion_of_a_probe() {
+    let world = World::new(Far::Works(5));
+    let mut worker = up(&world, &changed(&[("mode", json!("always"))]));
+    world.far.set(Far::Silent);
+    // Three in a row would take it out.
+    for _ in 0..5 {
+        let ticket = loop {
+            match worker.request() {
+                Verdict::WebSocket(Reason::Suspect, ticket) => break ticket,
+                Verdict::WebSocket(..) => worker.manager.tunnel(0).unwrap().leave(),
+                other => panic!("{other:?}"),
+            }
+            worker.run_until(worker.now + 50);
+        };
+        worker.finish(ticket, Evidence::Passed);
+        assert!(matches!(worker.request(), Verdict::WebSocket(Reason::Up, _)));
+        worker.manager.tunnel(0).unwrap().leave();
+    }
+}
+
+fn always() -> ConnectionManager {
+    let config = json!({"role": "connection_manager", "tunnels": [
+        {"name": "far", "mode": "always", "eager": true, "probe": {"cluster": "tunnel"}}
+    ]});
+    let config = Config::parse(config.to_string().as_bytes()).unwrap();
+    ConnectionManager::new(&config, Time(0))
+}
+
+#[test]
+fn the_round_trip_is_a_moving_average() {
+    let mut manager = always();
+    let tunnel = manager.tunnel(0).unwrap();
+    let mut now = 0;
+    for (sample, average) in [
+        (20, 20),
+        (100, 30),
+        (20, 28),
+        (28, 28),
+        (29, 29),
+        (28, 28),
+        (0, 24),
+    ] {
+        tunnel.poll(Time(now), 0);
+        let id = tunnel.probe_sent(Time(now));
+        now += sample;
+        assert!(tunnel.probe_answered(id, Time(now), 0));
+        assert_eq!(tunnel.round_trip_ms(), Some(average), "after {sample}");
+    }
+}
+
+#[test]
+fn a_probe_that_fails_in_time_matters() {
+    let mut manager = always();
+    let tunnel = manager.tunnel(0).unwrap();
+    tunnel.poll(Time(0), 0);
+    let id = tunnel.probe_sent(Time(0));
+    assert!(tunnel.probe_failed(id, ProbeFailure::Broken, Time(1), 0));
+}
+
+#[test]
+fn a_probe_that_is_postponed_is_wanted_when_its_time_comes() {
+    let mut manager = always();
+    let tunnel = manager.tunnel(0).unwrap();
+    assert_eq!(tunnel.poll(Time(0), 0), Some(ProbeKind::Open));
+    tunnel.postpone(Time(50));
+    assert_eq!(tunnel.poll(Time(49), 0), None);
+    assert_eq!(tunnel.wake(), Some(Time(50)));
+    assert_eq!(tunnel.poll(Time(50), 0), Some(ProbeKind::Open));
+}
+
+#[test]
+fn a_lease_that_ends_later_than_any_is_from_before_the_clock_was_set_back() {
+    let now = Time(1_000_000);
+    let longest = now.after(300).after(120_000);
+    let asking = |until| Target::Asking { until }.claim(now, 300, 60_000);
+    assert_eq!(asking(longest), Claim::Wait { until: longest });
+    let new = Target::Asking {
+        until: now.after(300),
+    };
+    assert_eq!(asking(longest.after(1)), Claim::Granted(new));
+}
+
+/// It may have passed through the very connection that the request finds broken later.
+#[test]
+fn a_probe_that_passes_takes_no_evidence_from_requests_under_way() {
+    let world = World::new(Far::Works(5));
+    let mut worker = up(&world, &adaptive());
+    let Verdict::WebSocket(Reason::Up, ticket) = worker.request() else {
+        panic!("{:?}", worker.link());
+    };
+    worker.run_until(worker.now + 3_000);
+    world.far.set(Far::Silent);
+    worker.finish(ticket, Evidence::Failed);
+    assert_eq!(worker.request(), Verdict::Http(Reason::Suspect));
 }

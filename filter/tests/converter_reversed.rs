@@ -207,3 +207,13 @@ fn a_far_end_that_closes_before_http2_tells_its_codec_nothing() {
         assert_eq!(out, b"");
     }
 }
+
+/// Until then it can't be made to say something.
+#[test]
+fn a_codec_that_makes_requests_has_begun_with_its_preface() {
+    let mut far = converter("far");
+    far.http2_input(PING, &mut NoKeys);
+    assert!(far.is_before_client());
+    far.http2_input(&settings(http2::Sender::Client), &mut NoKeys);
+    assert!(!far.is_before_client());
+}

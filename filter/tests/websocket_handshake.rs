@@ -55,7 +55,8 @@ fn request(lines: &[(&str, &str)]) -> Result<Accepted, Refusal> {
         extended_connect: false,
         fields: &fields(lines),
     };
-    check_request(&request, &["https://app.example".to_owned()])
+    let allowed = ["https://other.example", "https://app.example"].map(str::to_owned);
+    check_request(&request, &allowed)
 }
 
 fn response(status: u16, lines: &[(&str, &str)]) -> Result<(), HandshakeError> {

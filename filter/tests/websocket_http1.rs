@@ -231,9 +231,19 @@ fn a_refusal_is_a_whole_response_and_the_connections_last() {
                 .map(|field| String::from_utf8(field.value.to_vec()).unwrap())
                 .collect()
         };
+        let reason = match one.status() {
+            403 => "Forbidden",
+            404 => "Not Found",
+            426 => "Upgrade Required",
+            431 => "Request Header Fields Too Large",
+            _ => "Bad Request",
+        };
+        let line = format!("HTTP/1.1 {} {reason}\r\n", one.status());
+        assert!(bytes.starts_with(&line), "{bytes}");
         let (_, body) = bytes.split_at(length);
         assert_eq!(values("content-length"), [body.len().to_string()]);
         assert_eq!(body, format!("{one}\n"));
+        assert_eq!(values("connection").len(), 1, "{bytes}");
         let connection = values("connection").join(", ");
         assert!(connection.ends_with("close"), "{connection}");
         // RFC 9110 §15.5.22: a 426 names the protocol; §7.8: `upgrade` is an option of the connection.
