@@ -547,6 +547,22 @@ fn both_tables_stay_the_same_over_many_blocks() {
     assert!(indexed > 500, "the table is of use: {indexed}");
 }
 
+/// 4,096 bytes (RFC 9113 section 6.5.2).
+#[test]
+fn both_tables_stay_the_same_when_that_of_the_default_size_is_full() {
+    let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new());
+    for number in 0..200 {
+        let value = format!("{number:03}");
+        for _ in 0..3 {
+            let block = encode(&mut encoder, &[("x", &value)]);
+            decode(&mut decoder, &block).unwrap();
+        }
+        assert_eq!(table(encoder.table()), table(decoder.table()));
+    }
+    // 36 bytes for each.
+    assert_eq!(encoder.table().size(), 4096 / 36 * 36);
+}
+
 /// Letters whose Huffman codes are their places in this row, in five bits (RFC 7541 appendix B).
 const FIVE_BITS: &[u8; 10] = b"012aceiost";
 
