@@ -340,6 +340,8 @@ fn requests_find_their_tunnel() {
     assert_eq!(find("example.org", "/api/x"), Some("api"));
     assert_eq!(find("EXAMPLE.ORG:80", "/v2"), Some("api"));
     assert_eq!(find("a.b.example.net:80", "/api/"), Some("api"));
+    assert_eq!(find("a.b.c.example.com", "/api/"), None);
+    assert_eq!(find("a.b.example.net:8o", "/api/"), None);
     assert_eq!(find("example.org:8443", "/"), Some("port"));
     assert_eq!(find("example.org", "/"), None);
     assert_eq!(find("example.org", "/api"), None);
