@@ -273,6 +273,7 @@ fn malformed_frames_give_the_right_error() {
         ("PRIORITY of 4", vec![frame(PRIORITY, 0, 1, &[0; 4])], Size),
         ("RST_STREAM of 5", vec![frame(RST_STREAM, 0, 1, &[0; 5])], Size),
         ("PING of 7", vec![frame(PING, 0, 0, &[0; 7])], Size),
+        ("PING of 9", vec![frame(PING, 0, 0, &[0; 9])], Size),
         ("GOAWAY of 7", vec![frame(GOAWAY, 0, 0, &[0; 7])], Size),
         (
             "WINDOW_UPDATE of 3",
