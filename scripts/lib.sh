@@ -33,8 +33,8 @@ apt_install() {
     fi
 }
 
-# install PACKAGE...: with apt-get, unless they are there.
-install() {
+# install_missing PACKAGE...: with apt-get, unless they are there.
+install_missing() {
     local missing=() package
     for package in "$@"; do
         [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
@@ -53,7 +53,7 @@ has_rust() {
 # Where the active Rust is too old, or there is none, takes Debian's.
 use_rust() {
     has_rust || {
-        install rustc-web cargo-web
+        install_missing rustc-web cargo-web
         export PATH=/usr/bin:$PATH
     }
 }

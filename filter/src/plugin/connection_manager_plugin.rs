@@ -484,9 +484,7 @@ impl Shared {
                 );
                 self.with_state(|state| {
                     let (now, random) = (state.now(), state.random());
-                    state
-                        .metrics
-                        .probe_ended(Err(ProbeFailure::Broken), now.since(now));
+                    state.metrics.probe_ended(Err(ProbeFailure::Broken), 0);
                     if let Some(tunnel) = state.manager.tunnel(place) {
                         tunnel.probe_failed(id, ProbeFailure::Broken, now, random);
                     }
