@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use wsferry::Error;
 use wsferry::config::{Config, FieldPolicy, Limits};
 use wsferry::converter::{Converter, MaskKeys};
 use wsferry::message::{Http2Id, Message, WireId};
@@ -191,4 +192,40 @@ impl End {
 
 pub fn settings() -> Owned {
     Owned::Settings(vec![])
+}
+
+pub const NEAR: &str = r#"{"role": "near"}"#;
+pub const FAR: &str = r#"{"role": "far"}"#;
+
+pub fn credit(stream: Option<u32>, bytes: u32) -> Owned {
+    Owned::Credit { stream, bytes }
+}
+
+pub fn goaway(last: Option<u32>, code: u32) -> Owned {
+    Owned::Goaway { last, code }
+}
+
+pub fn closed_by(end: &End) -> Option<Error> {
+    end.converter.closed().and_then(|closed| closed.error)
+}
+
+/// A near end with the settings of both sides behind it.
+pub fn near() -> End {
+    let mut near = End::new(NEAR);
+    near.sent(&[settings()]);
+    near.peer(&[settings(), Owned::Ack]);
+    near.sent(&[Owned::Ack]);
+    near
+}
+
+/// A far end with the settings of both sides behind it, and these requests open.
+pub fn far(requests: u32) -> End {
+    let mut far = End::new(FAR);
+    far.peer(&[settings()]);
+    far.sent(&[settings(), Owned::Ack]);
+    far.peer(&[Owned::Ack]);
+    for stream in 0..requests {
+        far.peer(&[request(stream, true)]);
+    }
+    far
 }
