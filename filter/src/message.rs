@@ -297,11 +297,6 @@ impl Settings {
         }
     }
 
-    /// Removes `id`.
-    pub fn remove(&mut self, id: u16) {
-        self.entries.retain(|entry| entry.0 != id);
-    }
-
     /// Identifiers and values, in the order in which they were set.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (u16, u32)> + '_ {
         self.entries.iter().copied()

@@ -58,9 +58,11 @@ impl Relay {
             match event {
                 Event::Message(Message::Settings(settings)) => {
                     self.writers[other].apply_settings(settings);
-                    let mut end_to_end = settings.clone();
-                    end_to_end.remove(Settings::HEADER_TABLE_SIZE);
-                    end_to_end.remove(Settings::MAX_FRAME_SIZE);
+                    let of_one_hop = [Settings::HEADER_TABLE_SIZE, Settings::MAX_FRAME_SIZE];
+                    let mut end_to_end = Settings::new();
+                    for (id, value) in settings.iter().filter(|(id, _)| !of_one_hop.contains(id)) {
+                        end_to_end.set(id, value);
+                    }
                     self.writers[from].message(&Message::Settings(&end_to_end), &mut on);
                 }
                 Event::Message(message @ Message::Request { head, .. }) => {

@@ -215,7 +215,7 @@ impl Joint {
         }
     }
 
-    /// The codec's settings: those of one hop stay here (RFC 9113 §6.5.2, 1 and 5).
+    /// The codec's settings; the encoder leaves out those of one hop.
     fn outgoing_settings(&mut self, settings: &Settings, keys: &mut dyn MaskKeys) -> Result<(), Error> {
         self.http2.apply_settings(settings);
         let initial = settings.get(Settings::INITIAL_WINDOW_SIZE);
@@ -225,8 +225,6 @@ impl Joint {
         }
         self.websocket.await_ack(initial)?;
         let mut end_to_end = settings.clone();
-        end_to_end.remove(Settings::HEADER_TABLE_SIZE);
-        end_to_end.remove(Settings::MAX_FRAME_SIZE);
         let own = self.max_header_list_bytes;
         let least = settings
             .get(Settings::MAX_HEADER_LIST_SIZE)
@@ -434,12 +432,11 @@ impl Joint {
         }
     }
 
-    /// The other end's settings, without what is of one hop or of a later version.
+    /// The other end's settings, without what is of a later version; the decoder leaves out those of one hop.
     fn incoming_settings(&mut self, settings: &Settings) -> Result<(), Error> {
         let mut end_to_end = Settings::new();
         for (id, value) in settings.iter().filter(|(id, _)| *id < 256) {
             let most = match id {
-                Settings::HEADER_TABLE_SIZE | Settings::MAX_FRAME_SIZE => continue,
                 Settings::ENABLE_PUSH | Settings::ENABLE_CONNECT_PROTOCOL => 1,
                 Settings::INITIAL_WINDOW_SIZE => 0x7fff_ffff,
                 _ => u32::MAX,

@@ -41,9 +41,8 @@ pub struct WebSocketSide {
 #[derive(Debug, Clone, Copy)]
 struct LastData {
     stream: WireId,
-    /// Where its message begins and ends in the output.
+    /// Where its message begins in the output, and ends with it.
     start: usize,
-    end: usize,
 }
 
 /// How far this side's Close frame has come.
@@ -112,36 +111,9 @@ impl WebSocketSide {
         }
     }
 
-    /// Adds a message to the WebSocket message that is open, or to a new one where it is too large.
+    /// Adds a message to the WebSocket message that is open, or to a new one where it is too large. The codec's frames are
+    /// of 16 KiB, so no message is larger than a WebSocket message may be.
     pub fn send(&mut self, message: Message<'_, WireId>, keys: &mut dyn MaskKeys, counts: &mut Counts) {
-        const MOST: usize = MESSAGE_BYTES.saturating_sub(MESSAGE_OVERHEAD);
-        if let Message::Data { stream, end, payload } = message
-            && let Some((piece, rest)) = payload.split_at_checked(MOST)
-            && !rest.is_empty()
-        {
-            self.send_whole(
-                Message::Data {
-                    stream,
-                    end: false,
-                    payload: piece,
-                },
-                keys,
-                counts,
-            );
-            return self.send(
-                Message::Data {
-                    stream,
-                    end,
-                    payload: rest,
-                },
-                keys,
-                counts,
-            );
-        }
-        self.send_whole(message, keys, counts);
-    }
-
-    fn send_whole(&mut self, message: Message<'_, WireId>, keys: &mut dyn MaskKeys, counts: &mut Counts) {
         if self.ends_last_data(&message) {
             return;
         }
@@ -157,11 +129,7 @@ impl WebSocketSide {
         let start = self.out.len();
         self.encoder.encode(&message, &mut self.out);
         self.data = match message {
-            Message::Data { stream, .. } => Some(LastData {
-                stream,
-                start,
-                end: self.out.len(),
-            }),
+            Message::Data { stream, .. } => Some(LastData { stream, start }),
             _ => None,
         };
         if let Some(before) = header_bytes(&message) {
@@ -181,9 +149,7 @@ impl WebSocketSide {
         else {
             return false;
         };
-        let last = self
-            .data
-            .filter(|last| last.stream == *stream && last.end == self.out.len());
+        let last = self.data.filter(|last| last.stream == *stream);
         let data = last.and_then(|last| self.out.get_mut(last.start..));
         data.is_some_and(cbor::end_data)
     }
