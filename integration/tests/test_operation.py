@@ -14,6 +14,7 @@ import ssl
 import subprocess
 import threading
 import time
+import tomllib
 
 import cbor2
 import pytest
@@ -542,12 +543,34 @@ def test_a_far_end_that_reads_nothing_is_let_go(near, new_pair, web_origins):
             wait_for(lambda: pair.near.stats()["cluster.far.upstream_cx_active"] == 0)
 
 
-def answer_handshake(peer: socket.socket, lines) -> None:
-    """As a far end would."""
+@pytest.mark.parametrize("near", ["near", "near-http-filter"])
+def test_a_handshake_has_a_user_agent(near, new_pair, web_origins):
+    """Firewalls in front of the far end may ask for one."""
+    pair = new_pair(f"127.0.0.1:{web_origins[0]}", near_config=ROOT / f"envoy/{near}.yaml", start=False)
+    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
+    with socket.create_server(("127.0.0.1", pair.far_port)) as server, socket.socket() as client:
+        pair.near.start()
+        wait_for(lambda: is_live(pair.near))
+        client.connect(("127.0.0.1", pair.near_port))
+        client.sendall(b"GET /hello HTTP/1.1\r\nhost: app.example\r\n\r\n")
+        peer, _ = server.accept()
+        with peer, peer.makefile("rb") as lines:
+            fields = read_handshake(lines)
+            assert fields[b"user-agent"] == f"wsferry/{version}".encode()
+
+
+def read_handshake(lines) -> dict[bytes, bytes]:
+    """The fields of a near end's request."""
     fields = {}
     while (line := lines.readline().strip()):
         name, _, value = line.partition(b":")
         fields[name.lower()] = value.strip()
+    return fields
+
+
+def answer_handshake(peer: socket.socket, lines) -> None:
+    """As a far end would."""
+    fields = read_handshake(lines)
     digest = hashlib.sha1(fields[b"sec-websocket-key"] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
     accept = base64.b64encode(digest).decode()
     peer.sendall(

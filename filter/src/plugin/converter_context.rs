@@ -102,6 +102,9 @@ impl ConverterContext {
         ] {
             host::replace_header(MAP, name, value)?;
         }
+        if value(&fields, "user-agent").is_empty() {
+            host::replace_header(MAP, "user-agent", handshake::USER_AGENT)?;
+        }
         self.state = self.handshake(Some(handshake::accept(&key)));
         Ok(Action::Continue)
     }

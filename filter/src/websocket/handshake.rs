@@ -18,6 +18,9 @@ pub const SUBPROTOCOL: &str = "wsferry.v1";
 /// The only version of RFC 6455 (§4.1).
 pub const VERSION: &str = "13";
 
+/// A near end's `user-agent` (RFC 9110 §10.1.5). Some firewalls refuse requests without one.
+pub const USER_AGENT: &str = concat!("wsferry/", env!("CARGO_PKG_VERSION"));
+
 /// What the key is hashed with (RFC 6455 §1.3).
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 

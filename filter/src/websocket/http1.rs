@@ -158,7 +158,8 @@ fn fields(lines: &[httparse::Header<'_>]) -> Fields {
 }
 
 /// A near end's request (RFC 6455 §4.1). `authority`, `path` and the further `fields`, each of them `NAME: VALUE`,
-/// are of the configuration, which has seen to it that they can stand there.
+/// are of the configuration, which has seen to it that they can stand there. A `user-agent` among them replaces
+/// [`handshake::USER_AGENT`].
 pub fn request(authority: &str, path: &str, key: &str, fields: &[String]) -> String {
     let mut head = format!("GET {path} HTTP/1.1\r\nhost: {authority}\r\n");
     for line in [
@@ -170,6 +171,10 @@ pub fn request(authority: &str, path: &str, key: &str, fields: &[String]) -> Str
     ] {
         head.push_str(line);
         head.push_str("\r\n");
+    }
+    if !fields.iter().any(|field| field.starts_with("user-agent:")) {
+        // A string takes whatever is written to it.
+        _ = write!(head, "user-agent: {}\r\n", handshake::USER_AGENT);
     }
     for field in fields {
         head.push_str(field);
