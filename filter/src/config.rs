@@ -77,6 +77,9 @@ pub struct Handshake {
     pub timeout_ms: u32,
 }
 
+/// Most bytes that pass unconverted at a time, before HTTP/2 begins: a head as large as Envoy takes.
+pub const RAW_BYTES: usize = 64 * 1024;
+
 /// Largest WebSocket message that a sender makes, bytes; receivers accept at least that.
 pub const MESSAGE_BYTES: usize = 1 << 20;
 

@@ -35,6 +35,10 @@ use joint::Joint;
 /// faster than they can be sent.
 const MAX_WAITING: usize = 64 * 1024;
 
+/// What one input may become, bytes: references of a few bytes can stand for lists of 96 KiB. A WebAssembly VM that has no
+/// memory left ends, and with it all connections of its thread.
+const MAX_OUTPUT: usize = 64 << 20;
+
 /// Both directions of one connection. Order of calls, for each chunk that arrives on either side:
 /// one of the inputs, then [`Converter::take_websocket_output`] after `http2_input` or
 /// [`Converter::take_http2_output`] after `websocket_input`. What one input has to say the other
@@ -151,6 +155,9 @@ impl Converter {
 
     fn convert_frames(&mut self, mut input: &[u8], mask_keys: &mut dyn MaskKeys) -> Result<(), Error> {
         while let Some(event) = self.http2_reader.next(&mut input)? {
+            if self.joint.websocket.waiting() > MAX_OUTPUT {
+                return Err(Error::ExcessiveLoad);
+            }
             match event {
                 http2::Event::Message(message) => self.joint.outgoing(message, mask_keys)?,
                 http2::Event::Ping(opaque) => {
@@ -198,6 +205,9 @@ impl Converter {
                 websocket::Event::Payload(range) => {
                     let mut payload = input.get(range).unwrap_or_default();
                     while let Some(message) = self.decoder.next(&mut payload)? {
+                        if self.joint.http2.waiting() > MAX_OUTPUT {
+                            return Err(Error::ExcessiveLoad);
+                        }
                         self.joint.incoming(message, mask_keys)?;
                     }
                 }

@@ -347,10 +347,22 @@ fn what_the_codec_said_is_no_answer_that_never_leaves() {
 }
 
 #[test]
-fn a_codec_without_streams_is_asked_for_a_turn_and_told_nothing_when_the_other_end_closes() {
+fn a_codec_without_streams_is_told_to_open_none_when_the_other_end_closes() {
     let mut near = near();
     let mut close = near.close_frame(1000);
     let told = near.websocket(&mut close);
+    let expected = goaway(Some(0), http2_code::INTERNAL_ERROR);
+    assert!(
+        matches!(&told[..], [Owned::Ping(_), last] if *last == expected),
+        "{told:?}"
+    );
+}
+
+/// It would hang up before the Close frame is out, which says what was wrong.
+#[test]
+fn a_codec_without_streams_is_asked_for_a_turn_alone_when_this_end_closes() {
+    let mut near = near();
+    let told = near.websocket(&mut [0x81, 0x00]);
     assert!(matches!(told[..], [Owned::Ping(_)]), "{told:?}");
 }
 

@@ -12,9 +12,10 @@ mod owned;
 
 use std::sync::Arc;
 
-use converter::{End, request, response, settings};
+use converter::{End, closed_by, far, near, request, response, settings};
 use owned::Owned;
 
+use wsferry::Error;
 use wsferry::config::{Config, FieldPolicy, Limits};
 use wsferry::converter::{Converter, Counts, MaskKeys};
 use wsferry::error::http2_code;
@@ -198,4 +199,82 @@ fn without_a_limit_of_the_peer_only_this_ends_own_counts() {
     near.peer_settings(Settings::INITIAL_WINDOW_SIZE, 1 << 20);
     assert_eq!(near.request(1, 65_536), []);
     assert_eq!(near.requests_sent(), [0]);
+}
+
+/// A list of 80 KiB that is some 20 bytes on the wire.
+fn references(head: Owned) -> Owned {
+    let field = (b"x-large".to_vec(), vec![b'x'; 8_000], false);
+    let all = vec![field; 10];
+    match head {
+        Owned::Request {
+            stream,
+            end,
+            method,
+            scheme,
+            authority,
+            path,
+            protocol,
+            ..
+        } => Owned::Request {
+            stream,
+            end,
+            method,
+            scheme,
+            authority,
+            path,
+            protocol,
+            fields: all,
+        },
+        Owned::Response { stream, end, .. } => Owned::Response {
+            stream,
+            end,
+            status: 103,
+            fields: all,
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A WebAssembly VM without memory ends, and with it whatever else it has.
+#[test]
+fn small_messages_do_not_become_more_than_memory_holds() {
+    let mut far = far(0);
+    let mut bytes = far.peer_bytes(&[references(request(0, true))]);
+    let (first, count) = (bytes.len(), 2_000);
+    for stream in 1..count {
+        bytes.extend(far.peer_bytes(&[references(request(stream, true))]));
+    }
+    assert!(bytes.len() - first < 100_000, "{}", bytes.len());
+    far.converter.websocket_input(&mut bytes, &mut NoKeys);
+    assert_eq!(closed_by(&far), Some(Error::ExcessiveLoad));
+    let mut out = Vec::new();
+    far.converter.take_http2_output(&mut out);
+    assert!(out.len() < 70 << 20, "{}", out.len());
+}
+
+#[test]
+fn interim_responses_do_not_become_more_than_memory_holds() {
+    let mut near = near();
+    near.sent(&[request(1, true)]);
+    let mut bytes = Vec::new();
+    for _ in 0..2_000 {
+        bytes.extend(near.peer_bytes(&[references(response(0, false))]));
+    }
+    near.converter.websocket_input(&mut bytes, &mut NoKeys);
+    assert_eq!(closed_by(&near), Some(Error::ExcessiveLoad));
+}
+
+/// Lawful, if it comes in several callbacks.
+#[test]
+fn what_becomes_of_many_messages_may_be_large() {
+    let mut far = far(0);
+    let mut total = 0;
+    for stream in 0..2_000 {
+        let mut bytes = far.peer_bytes(&[references(request(stream, true))]);
+        far.converter.websocket_input(&mut bytes, &mut NoKeys);
+        let mut out = Vec::new();
+        far.converter.take_http2_output(&mut out);
+        total += out.len();
+    }
+    assert!(far.converter.closed().is_none() && total > 128 << 20, "{total}");
 }

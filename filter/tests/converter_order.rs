@@ -13,7 +13,7 @@
 mod converter;
 mod owned;
 
-use converter::{End, data, request, response, settings};
+use converter::{End, data, near, request, response, settings};
 use owned::Owned;
 use wsferry::Error;
 
@@ -127,6 +127,44 @@ fn a_request_that_crossed_goaway_is_not_open_for_ever() {
     assert_eq!(far.converter.open_streams(), 0);
     far.converter.websocket_end();
     assert_eq!(far.converter.closed().unwrap().code, 1001);
+}
+
+/// The codec opened it before it had read the goaway, and forgets it when it does.
+#[test]
+fn a_request_that_crosses_goaway_is_not_open_at_a_near_end_either() {
+    let mut near = near();
+    near.sent(&[request(1, true)]);
+    near.peer(&[Owned::Goaway {
+        last: Some(0),
+        code: 0,
+    }]);
+    assert_eq!(near.sent(&[request(3, true)]), []);
+    near.peer(&[response(0, true)]);
+    assert_eq!(near.converter.open_streams(), 0);
+    near.converter.websocket_end();
+    assert_eq!(near.converter.closed().unwrap().code, 1001);
+}
+
+/// As RFC 9113 §6.8 has it, and not as one far behind it: what is processed isn't to be sent again.
+#[test]
+fn a_goaway_of_a_stream_that_is_yet_to_come_covers_all() {
+    for last in [3, 100, 2 + 32_767] {
+        let mut near = near();
+        near.sent(&[request(1, true), request(3, true), request(5, true)]);
+        let told = near.peer(&[Owned::Goaway {
+            last: Some(last),
+            code: 0,
+        }]);
+        assert_eq!(goaway_lasts(&told), [u32::MAX], "{last}");
+        assert_eq!(near.converter.open_streams(), 3);
+    }
+    let mut near = near();
+    near.sent(&[request(1, true), request(3, true), request(5, true)]);
+    near.peer(&[Owned::Goaway {
+        last: Some(65_535),
+        code: 0,
+    }]);
+    assert_eq!(near.converter.open_streams(), 0);
 }
 
 /// What is still under way isn't the other end's answer to Close.

@@ -208,6 +208,19 @@ fn a_far_end_that_closes_before_http2_tells_its_codec_nothing() {
     }
 }
 
+#[test]
+fn a_small_limit_of_header_lists_is_none_for_what_precedes_http2() {
+    let json = br#"{"role": "far", "requests_from": "far", "limits": {"max_header_list_bytes": 4096}}"#;
+    let mut far = Converter::new(&Arc::new(Config::parse(json).unwrap()));
+    let mut near = converter("near");
+    let (mut out, mut got) = (Vec::new(), Vec::new());
+    near.http2_input(&[b'x'; 64 * 1024], &mut NoKeys);
+    near.take_websocket_output(&mut out);
+    far.websocket_input(&mut out, &mut NoKeys);
+    far.take_http2_output(&mut got);
+    assert_eq!((far.closed(), got.len()), (None, 64 * 1024));
+}
+
 /// Until then it can't be made to say something.
 #[test]
 fn a_codec_that_makes_requests_has_begun_with_its_preface() {

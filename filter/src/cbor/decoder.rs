@@ -4,7 +4,7 @@ use super::header_block::HeaderBlock;
 use super::item::{Head, Item, Items, MAX_HEAD};
 use super::scanner::Scanner;
 use super::{is_hop_setting, item, message_type};
-use crate::config::{Limits, MESSAGE_BYTES};
+use crate::config::{Limits, MESSAGE_BYTES, RAW_BYTES};
 use crate::error::Error;
 use crate::message::{Message, Settings, WireId};
 use crate::repeat::Last;
@@ -63,6 +63,9 @@ const KEPT_CAPACITY: usize = 64 * 1024;
 /// name and value, and the pieces of a packed value, unless they are cut for nothing, less than what they stand for.
 const BYTES_PER_LIST_BYTE: usize = 2;
 
+/// What surrounds the bytes of a message of [`RAW_BYTES`]: an array, its type, the head of a byte string.
+const RAW_HEAD: usize = 7;
+
 enum Step<'a> {
     Message(Decoded<'a>),
     Again,
@@ -102,7 +105,7 @@ impl Decoder {
                 max_whole_bytes: limits
                     .max_header_list_bytes
                     .saturating_mul(BYTES_PER_LIST_BYTE)
-                    .min(MESSAGE_BYTES),
+                    .clamp(RAW_BYTES.saturating_add(RAW_HEAD), MESSAGE_BYTES),
                 headers: HeaderBlock::new(limits),
                 last: Last::new(),
                 settings: Settings::new(),

@@ -135,6 +135,8 @@ pub struct Tunnel {
     proven: Time,
     /// The end of a WebSocket that was heeded last: its mark, and when it was.
     ended: Option<(u64, Time)>,
+    /// The refused handshake that was heeded last: its mark.
+    doubted: Option<u64>,
     /// When the last probe was due that replaces one.
     renewal: Option<Time>,
     backoffs: u32,
@@ -165,6 +167,7 @@ impl Tunnel {
             suspect: false,
             proven: now,
             ended: None,
+            doubted: None,
             renewal: None,
             backoffs: 0,
             generation: 0,
@@ -341,6 +344,19 @@ impl Tunnel {
             self.suspect = true;
             self.next_generation();
             self.renew(now);
+        }
+    }
+
+    /// A handshake was refused, on this worker or another one, where this worker's own WebSocket may stand: a probe tells.
+    /// `mark` tells refusals apart; each is heeded once.
+    pub fn handshake_refused(&mut self, mark: u64, now: Time) {
+        if self.doubted != Some(mark) && matches!(self.link, Link::Up { .. }) {
+            self.doubted = Some(mark);
+            if !self.suspect {
+                self.suspect = true;
+                self.next_generation();
+                self.renew(now);
+            }
         }
     }
 

@@ -170,6 +170,11 @@ impl Joint {
         if self.codec == Sender::Server {
             return Err(Error::Http2Protocol);
         }
+        if self.goaway_last.is_some_and(|last| http2 > last) {
+            // It crossed `goaway`, and the codec forgets it when it reads that.
+            self.streams.skip_http2(http2);
+            return Ok(());
+        }
         if !self.streams.has_room() {
             self.streams.skip_http2(http2);
             self.http2.send(&Message::Reset {
@@ -314,12 +319,14 @@ impl Joint {
                 let last = match (self.codec, last) {
                     // A client's is of pushed streams (RFC 9113 §6.8), and there are none.
                     (Sender::Server, _) => Some(Http2Id(0)),
-                    (Sender::Client, None) => self.goaway_last,
-                    (Sender::Client, Some(last)) => {
-                        let last = self.lowered(self.streams.last_for_http2(last));
-                        self.streams.remove_after(last);
-                        Some(last)
-                    }
+                    (Sender::Client, last) => match last.and_then(|last| self.streams.last_for_http2(last)) {
+                        None => self.goaway_last,
+                        Some(last) => {
+                            let last = self.lowered(last);
+                            self.streams.remove_after(last);
+                            Some(last)
+                        }
+                    },
                 };
                 self.http2.send(&Message::Goaway { last, code });
                 Ok(())
@@ -432,14 +439,16 @@ impl Joint {
         }
     }
 
-    /// The other end's settings, without what is of a later version; the decoder leaves out those of one hop.
+    /// The other end's settings, without what isn't of this protocol.
     fn incoming_settings(&mut self, settings: &Settings) -> Result<(), Error> {
         let mut end_to_end = Settings::new();
-        for (id, value) in settings.iter().filter(|(id, _)| *id < 256) {
+        for (id, value) in settings.iter() {
             let most = match id {
                 Settings::ENABLE_PUSH | Settings::ENABLE_CONNECT_PROTOCOL => 1,
                 Settings::INITIAL_WINDOW_SIZE => 0x7fff_ffff,
-                _ => u32::MAX,
+                Settings::MAX_CONCURRENT_STREAMS | Settings::MAX_HEADER_LIST_SIZE => u32::MAX,
+                // What HTTP/2 allows in the first settings alone would come too late (RFC 9218 §2.1).
+                _ => continue,
             };
             if value > most {
                 return Err(Error::InvalidSetting);
@@ -506,7 +515,8 @@ impl Joint {
     ///
     /// A server keeps its connection, so its streams can be reset at once. A client hangs up as soon as it
     /// has none left, before the Close frame could pass: it is told to open no more, and its streams are
-    /// reset when the other end answers or the connection ends.
+    /// reset when the other end answers or the connection ends. Without streams it is told where the Close would but be an
+    /// answer, so that no request comes to be opened here.
     fn close(&mut self, code: Option<u16>, reason: &'static str, http2_code: u32) {
         self.websocket.request_close(code, reason);
         self.http2.reset_code = http2_code;
@@ -517,7 +527,8 @@ impl Joint {
         match self.codec {
             Sender::Server => self.reset_streams(),
             Sender::Client => {
-                if self.streams.len() > 0 {
+                let answers = self.closed.is_some_and(|closed| closed.by == Closer::OtherEnd);
+                if self.streams.len() > 0 || answers {
                     self.no_more_streams(http2_code);
                 }
             }

@@ -4,12 +4,10 @@
 //! and keep it alive until the first request by a word that they send back and forth. That isn't converted: it
 //! passes as it is, in messages of its own.
 
+use crate::config::RAW_BYTES;
 use crate::error::Error;
 use crate::http2::Sender;
 use crate::http2::frame::PREFACE;
-
-/// Most bytes that pass unconverted at a time: a head as large as Envoy takes.
-const MAX_RAW: usize = 64 * 1024;
 
 /// One direction of a connection until HTTP/2 begins in it.
 pub(super) struct Prelude {
@@ -37,12 +35,12 @@ impl Prelude {
     /// Takes bytes of the local codec.
     ///
     /// # Errors
-    /// [`Error::Http2Preface`] for more than [`MAX_RAW`] bytes at a time without HTTP/2.
+    /// [`Error::Http2Preface`] for more than [`RAW_BYTES`] bytes at a time without HTTP/2.
     pub(super) fn take(&mut self, input: &[u8]) -> Result<Part, Error> {
         let mut raw = std::mem::take(&mut self.held);
         raw.extend_from_slice(input);
         let rest = raw.split_off(self.http2_at(&raw).min(raw.len()));
-        if raw.len() > MAX_RAW {
+        if raw.len() > RAW_BYTES {
             return Err(Error::Http2Preface);
         }
         let begun = match self.codec {

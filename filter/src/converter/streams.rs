@@ -400,17 +400,24 @@ impl Streams {
         wire_id(next.wrapping_sub(1))
     }
 
-    /// A GOAWAY's last stream, for the local codec: the last of the open ones that `last` covers.
-    pub fn last_for_http2(&self, last: WireId) -> Http2Id {
+    /// A GOAWAY's last stream, for the local codec: the last of the open ones that `last` covers. `None` if that is one
+    /// that may still be opened, so that all are covered.
+    pub fn last_for_http2(&self, last: WireId) -> Option<Http2Id> {
         let Some(opened) = self.last_sequence else {
-            return Http2Id(0);
+            return Some(Http2Id(0));
         };
-        let covered = opened.checked_sub(u64::from(wire_id(opened).0.wrapping_sub(last.0)));
-        self.iter()
+        // Of a difference in 16 bits half is behind and half is ahead.
+        let behind = wire_id(opened).0.wrapping_sub(last.0);
+        if behind > 1 << 15 {
+            return None;
+        }
+        let covered = opened.checked_sub(u64::from(behind));
+        let last = self
+            .iter()
             .filter(|stream| covered.is_some_and(|covered| stream.sequence <= covered))
             .map(|stream| stream.http2)
-            .max()
-            .unwrap_or(Http2Id(0))
+            .max();
+        Some(last.unwrap_or(Http2Id(0)))
     }
 
     /// The stream that was opened last, by the codec's identifier.

@@ -19,7 +19,7 @@ use super::shared_target::SharedTarget;
 use crate::connection_manager::config::Mode;
 use crate::connection_manager::{
     Claim, Clock, Config, ConnectionManager, Decision, Evidence, Link, ProbeFailure, ProbeId, ProbeKind,
-    Subject, Target, Ticket, Time, Transition, Tunnel, Verdict, Way,
+    Subject, Target, Ticket, Time, Transition, Verdict, Way,
 };
 use crate::websocket::MaskKeys;
 use log::{Level, error, info, log};
@@ -48,8 +48,6 @@ const WEBSOCKET_ONLY: &str = "websocket_only";
 pub(super) struct Seat {
     place: usize,
     ticket: Ticket,
-    /// By the host's clock, milliseconds.
-    entered_at: u64,
 }
 
 /// What a request is told.
@@ -335,7 +333,7 @@ impl Shared {
                 let up_at = now.host.saturating_sub(now.time.since(since));
                 let news = target.news();
                 if news.refused_between(up_at.saturating_add(1), now.host) {
-                    heed_refusal(tunnel, target, now);
+                    tunnel.handshake_refused(news.refused, now.time);
                 } else {
                     let ago = now.host.saturating_sub(news.ended);
                     let at = Time(now.time.0.saturating_sub(ago));
@@ -343,7 +341,7 @@ impl Shared {
                 }
             }
             let verdict = state.manager.request(place, context_id, now.time);
-            let told = told(place, verdict, now);
+            let told = told(place, verdict);
             // Most requests change nothing that the timer has to know.
             state.report();
             state.arm(Some(now.time));
@@ -400,23 +398,16 @@ impl Shared {
     /// What a request in the tunnel shows.
     pub(super) fn observe(&self, seat: Seat, evidence: Evidence) {
         self.with_state(|state| {
-            let (now, random) = (state.moment(), state.random());
+            let (now, random) = (state.now(), state.random());
             if evidence != Evidence::Passed {
                 state.metrics.request_failed();
             }
-            let tunnel = state.manager.tunnel(seat.place);
-            let (Some(tunnel), Some(target)) = (tunnel, self.targets.get(seat.place)) else {
+            let Some(tunnel) = state.manager.tunnel(seat.place) else {
                 return;
             };
-            tunnel.observe(seat.ticket, evidence, now.time, random);
-            if evidence != Evidence::Passed
-                && matches!(tunnel.link(), Link::Up { .. } | Link::Backoff { .. })
-                && target.news().refused_between(seat.entered_at, now.host)
-            {
-                heed_refusal(tunnel, target, now);
-            }
+            tunnel.observe(seat.ticket, evidence, now, random);
             state.report();
-            state.arm(Some(now.time));
+            state.arm(Some(now));
         });
     }
 
@@ -539,7 +530,10 @@ impl Shared {
         };
         let result = match status {
             Some(200..=299) => Ok(()),
-            _ if target.news().refused_between(call.sent_at, host_now()) => Err(ProbeFailure::NoConverter),
+            // Where WebSockets work, one refused handshake is one failure: not every server behind a name is alike.
+            _ if !target.has() && target.news().refused_between(call.sent_at, host_now()) => {
+                Err(ProbeFailure::NoConverter)
+            }
             Some(504) => Err(ProbeFailure::TimedOut),
             _ => Err(ProbeFailure::Broken),
         };
@@ -583,9 +577,9 @@ impl Shared {
     fn resolve(&self) {
         for _ in 0..host::MOST_AT_ONCE {
             let next = self.with_state(|state| {
-                let now = state.moment();
-                let (place, waiter, verdict) = state.manager.resolve(now.time)?;
-                let told = told(Some(place), verdict, now);
+                let now = state.now();
+                let (place, waiter, verdict) = state.manager.resolve(now)?;
+                let told = told(Some(place), verdict);
                 if let Told::Go(decision, seat) = told {
                     state.told.insert(waiter, (decision, seat));
                 }
@@ -607,25 +601,13 @@ impl Shared {
     }
 }
 
-fn told(place: Option<usize>, verdict: Verdict, now: Moment) -> Told {
+fn told(place: Option<usize>, verdict: Verdict) -> Told {
     let Some(decision) = verdict.decision() else {
         return Told::Wait;
     };
     let seat = match (verdict, place) {
-        (Verdict::WebSocket(_, ticket), Some(place)) => Some(Seat {
-            place,
-            ticket,
-            entered_at: now.host,
-        }),
+        (Verdict::WebSocket(_, ticket), Some(place)) => Some(Seat { place, ticket }),
         _ => None,
     };
     Told::Go(decision, seat)
-}
-
-/// Takes a tunnel out of use, on all workers: a near converter has met a target without converter.
-fn heed_refusal(tunnel: &mut Tunnel, target: &SharedTarget, now: Moment) {
-    let ttl = tunnel.config().no_converter_ttl_ms;
-    let until = Time(now.host).after(ttl);
-    target.store(Target::Lacks { until });
-    tunnel.no_converter(now.time.after(ttl));
 }

@@ -64,8 +64,11 @@ struct Asked {
     accept: String,
     /// What has come of the answer.
     answer: Vec<u8>,
-    /// Holds what the codec has sent.
-    websocket: Box<WebSocket>,
+    /// What the codec has sent. Converted once the answer is there, behind which the other end's settings may stand: until
+    /// they are known, header lists aren't held to its limits.
+    held: Vec<u8>,
+    /// The codec has ended its direction.
+    held_end: bool,
 }
 
 impl Asked {
@@ -127,8 +130,7 @@ impl ConverterConnection {
         let mut random = [0; 16];
         host::random(&mut random)?;
         let key = handshake::key(random);
-        let mut websocket = WebSocket::new(self.id, &self.shared);
-        websocket.take(Side::Http2, &mut host::buffer(FROM_CLIENT, size)?, end);
+        let held = host::buffer(FROM_CLIENT, size)?;
         let Handshake {
             authority,
             path,
@@ -141,7 +143,8 @@ impl ConverterConnection {
         self.state = State::Asked(Box::new(Asked {
             accept: handshake::accept(&key),
             answer: Vec::new(),
-            websocket,
+            held,
+            held_end: end,
         }));
         Ok(())
     }
@@ -151,10 +154,9 @@ impl ConverterConnection {
         let State::Asked(asked) = &mut self.state else {
             return Ok(());
         };
-        asked
-            .websocket
-            .take(Side::Http2, &mut host::buffer(FROM_CLIENT, size)?, end);
-        if asked.websocket.waiting() > MAX_HELD {
+        asked.held.extend(host::buffer(FROM_CLIENT, size)?);
+        asked.held_end |= end;
+        if asked.held.len() > MAX_HELD {
             self.log(Level::Warn, "handshake given up: too much waits for its answer");
             self.shared.metrics.refused(HandshakeError::NoAnswer.label());
             self.take_state();
@@ -168,22 +170,30 @@ impl ConverterConnection {
         asked.answer.extend(host::buffer(TO_CLIENT, size)?);
         let length = match asked.check() {
             Ok(Some(length)) => length,
-            Ok(None) if end => return self.denied(asked.websocket, 0, HandshakeError::NoAnswer),
+            Ok(None) if end => return self.denied(*asked, 0, HandshakeError::NoAnswer),
             Ok(None) => {
                 self.state = State::Asked(asked);
                 return host::replace_buffer(TO_CLIENT, &[]);
             }
-            Err((status, error)) => return self.denied(asked.websocket, status, error),
+            Err((status, error)) => return self.denied(*asked, status, error),
         };
         let Asked {
             mut answer,
-            mut websocket,
+            mut held,
+            held_end,
             ..
         } = *asked;
         self.shared.ended(self.id);
+        let mut websocket = WebSocket::new(self.id, &self.shared);
         websocket.opened(&format!("to {}", peer("upstream")));
         let rest = answer.get_mut(length..).unwrap_or_default();
         websocket.take(Side::WebSocket, rest, end);
+        if websocket.is_left() {
+            // Nothing of what was held has been sent.
+            websocket.refuse();
+        } else {
+            websocket.take(Side::Http2, &mut held, held_end);
+        }
         websocket.begin();
         let given = websocket.give(Side::WebSocket, TO_CLIENT, b"");
         self.state = State::Open(websocket);
@@ -191,12 +201,7 @@ impl ConverterConnection {
     }
 
     /// The other end opens no WebSocket. The codec's requests can go elsewhere: none of them was sent.
-    fn denied(
-        &mut self,
-        mut websocket: Box<WebSocket>,
-        status: u16,
-        error: HandshakeError,
-    ) -> Result<(), Status> {
+    fn denied(&mut self, mut asked: Asked, status: u16, error: HandshakeError) -> Result<(), Status> {
         self.shared.metrics.refused(error.label());
         let peer = peer("upstream");
         let text = match status {
@@ -212,6 +217,8 @@ impl ConverterConnection {
         }
         self.shared.tell_end();
         self.shared.end_later(self.id, 0);
+        let mut websocket = WebSocket::new(self.id, &self.shared);
+        websocket.take(Side::Http2, &mut asked.held, asked.held_end);
         websocket.refuse();
         websocket.give(Side::WebSocket, TO_CLIENT, b"")
     }

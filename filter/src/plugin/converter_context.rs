@@ -133,6 +133,7 @@ impl ConverterContext {
             {
                 SharedTarget::of(tunnel).refuse();
             }
+            self.shared.tell_end();
             return fail_tunnel(status);
         }
         host::replace_header(MAP, ":status", "200")?;

@@ -92,6 +92,11 @@ impl SharedTarget {
         Claim::Granted(Target::Unknown)
     }
 
+    /// Whether WebSockets work, and no probe has failed since that was last seen.
+    pub(super) fn has(&self) -> bool {
+        host::shared_data(&self.target).is_ok_and(|(bytes, _)| Target::decode(&bytes) == Target::Has)
+    }
+
     /// Tells the others what is known now.
     pub(super) fn store(&self, target: Target) {
         let known = host::shared_data(&self.target).is_ok_and(|(bytes, _)| Target::decode(&bytes) == target);

@@ -161,9 +161,11 @@ impl WebSocket {
         self.converter.take_counts();
     }
 
-    /// Bytes for the other end that wait for the handshake.
-    pub(super) fn waiting(&self) -> usize {
-        self.converter.websocket_waiting()
+    /// Whether the other end has closed or ended it.
+    pub(super) fn is_left(&self) -> bool {
+        self.converter
+            .closed()
+            .is_some_and(|closed| closed.by != Closer::ThisEnd)
     }
 
     /// Sees to it that a closed connection ends: with the next tick if the Close frame is out and no
