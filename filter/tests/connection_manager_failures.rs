@@ -319,6 +319,46 @@ fn a_target_without_converter_is_asked_once_per_ttl_by_all_workers_together() {
     );
 }
 
+/// One server of several may have no converter, or none at the moment.
+#[test]
+fn one_refused_handshake_is_no_verdict_where_a_websocket_has_worked() {
+    let world = World::new(Far::Works(5));
+    let mut worker = Worker::new(&world, &adaptive());
+    worker.requests(500, 10);
+    let now = worker.time();
+    let tunnel = worker.manager.tunnel(0).unwrap();
+    // That of another worker; this one's WebSocket is asked.
+    tunnel.handshake_refused(1, now);
+    assert_eq!(tunnel.poll(now, 0), Some(ProbeKind::KeepAlive));
+    let first = tunnel.probe_sent(now);
+    tunnel.probe_failed(first, ProbeFailure::NoConverter, now, 0);
+    assert!(matches!(tunnel.link(), Link::Up { .. }));
+    assert_eq!(tunnel.poll(now, 0), Some(ProbeKind::KeepAlive));
+    let second = tunnel.probe_sent(now);
+    tunnel.probe_failed(second, ProbeFailure::NoConverter, now, 0);
+    assert!(matches!(tunnel.link(), Link::NoConverter { .. }));
+}
+
+#[test]
+fn a_refused_handshake_is_heeded_once() {
+    let world = World::new(Far::Works(5));
+    let mut worker = Worker::new(&world, &adaptive());
+    worker.requests(500, 10);
+    let now = worker.time();
+    let tunnel = worker.manager.tunnel(0).unwrap();
+    tunnel.handshake_refused(1, now);
+    assert_eq!(tunnel.request(1, now), Verdict::Http(Reason::Suspect));
+    let probe = tunnel.probe_sent(now);
+    tunnel.probe_answered(probe, now, 0);
+    tunnel.handshake_refused(1, now);
+    assert!(matches!(
+        tunnel.request(2, now),
+        Verdict::WebSocket(Reason::Up, _)
+    ));
+    tunnel.handshake_refused(2, now);
+    assert_eq!(tunnel.request(3, now), Verdict::Http(Reason::Suspect));
+}
+
 #[test]
 fn a_target_that_gets_a_converter_is_used_after_the_ttl() {
     let world = World::new(Far::NoConverter);
@@ -338,8 +378,8 @@ fn a_target_that_gets_a_converter_is_used_after_the_ttl() {
     worker.requests(1_000, 10);
     assert_eq!(worker.complete_request(), Verdict::Http(Reason::NoConverter));
     assert!(
-        world.handshakes.get() - before <= 2,
-        "a request and a probe at most"
+        world.handshakes.get() - before <= 3,
+        "a request and two probes at most"
     );
     assert!(worker.now - at < 60_000);
 }

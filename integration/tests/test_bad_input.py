@@ -21,6 +21,7 @@ from plain_peer import (
     CREDIT,
     DATA,
     PING,
+    REQUEST,
     SETTINGS,
     TIMEOUT,
     TRAILERS,
@@ -271,6 +272,22 @@ def test_window_overrun(new_pair):
             except OSError:
                 pass
             assert peer.closed() == (1002, "window_overrun")
+
+
+def test_small_messages_that_stand_for_large_lists(bad):
+    """10,000 requests of 90 KB each in 200 KB: a VM without memory would end, and everybody's WebSockets with it."""
+    before = bad.far.stats()["wasm.wsferry_far.vm_reload_success"]
+    with PlainPeer(bad.far_port) as peer:
+        value = "x" * 8_000
+        entering = [REQUEST, 0, True, 0, 0, b"app.example", b"/hello", ["x-large", value]]
+        refer = [[REQUEST, stream, True, 0, 0, b"a", b"/", [0] * 11] for stream in range(1, 10_001)]
+        try:
+            peer.send(message(entering))
+            peer.send(message(*refer))
+        except OSError:
+            pass
+        assert peer.closed() == (1008, "excessive_load")
+    assert bad.far.stats()["wasm.wsferry_far.vm_reload_success"] == before
 
 
 def test_unknown_types_from_64_are_skipped(bad):

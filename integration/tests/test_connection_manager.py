@@ -258,7 +258,7 @@ def test_a_target_without_converter_is_asked_once_per_interval(loop, adaptive, c
     one.pair.far.process = None
 
 
-def test_a_tunnel_in_use_whose_target_loses_its_converter_dials_once(loop, adaptive):
+def test_a_tunnel_in_use_whose_target_loses_its_converter_soon_stops_dialling(loop, adaptive):
     """Requests that fall back show their failure only once the slow origin has answered, so they can't be waited for."""
     one = adaptive(delay=0.5)
     one.load.methods = ("GET",)
@@ -276,8 +276,8 @@ def test_a_tunnel_in_use_whose_target_loses_its_converter_dials_once(loop, adapt
     answers = loop(run(), 30)
     assert {answer.status for answer in answers} == {200}
     assert ways(answers)["http no_converter"] > 500, ways(answers)
-    # A second request may have been on its way into the tunnel while the first was refused.
-    assert 1 <= len(target.handshakes) <= 2, target.handshakes
+    # One may be a request's; of the probes the first might have met one server of several.
+    assert 1 <= len(target.handshakes) <= 3, target.handshakes
     one.pair.far.process = None
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from adaptive import PATIENCE, ListenerFile, ways
 from load import digest
-from pair import ROOT, connection_manager, walk
+from pair import ROOT, connection_manager, endpoint, set_port, walk
 
 
 def test_far_envoy_killed_again_and_again_under_load(loop, adaptive):
@@ -193,6 +193,73 @@ def test_a_target_that_hangs(loop, adaptive, what):
     # None waited for the target, which goes on hanging.
     assert max(answer.seconds for answer in answers) < PATIENCE / 2
     one.pair.far.process = None
+
+
+class Balancer:
+    """What stands between the two Envoys and sends connections on to the far one, or answers them itself."""
+
+    def __init__(self, loop):
+        self.refusals = 0
+        self.far_port = 0
+        self.connections: list[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = []
+        self.server = loop(asyncio.start_server(self.serve, "127.0.0.1", 0))
+        self.port = self.server.sockets[0].getsockname()[1]
+
+    async def serve(self, reader, writer) -> None:
+        if self.refusals > 0:
+            self.refusals -= 1
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+            writer.close()
+            return
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.far_port)
+        self.connections.append((writer, far_writer))
+        with contextlib.suppress(ConnectionError):
+            await asyncio.gather(self.pass_on(reader, far_writer), self.pass_on(far_reader, writer))
+
+    @staticmethod
+    async def pass_on(reader, writer) -> None:
+        try:
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                await writer.drain()
+        finally:
+            writer.close()
+
+    def cut_one(self) -> None:
+        for writer in self.connections.pop(0):
+            writer.transport.abort()
+
+
+@pytest.mark.parametrize("mode", ["adaptive", "always"])
+def test_one_refused_handshake_takes_no_websockets_that_work_out_of_use(loop, adaptive, mode):
+    """One server of several may have no converter, or none at the moment."""
+    balancer = Balancer(loop)
+
+    def prepare(pair):
+        set_port(endpoint(pair.near.config, "far"), balancer.port)
+        balancer.far_port = pair.far_port
+
+    one = adaptive(mode=mode, eager=True, concurrency=2, prepare=prepare)
+
+    async def run():
+        await asyncio.to_thread(one.wait, lambda: one.metric("tunnel_far_up") == 2)
+        loading = asyncio.create_task(one.load.run(3))
+        await asyncio.sleep(0.5)
+        balancer.refusals = 1
+        balancer.cut_one()
+        await loading
+        # The first of them may still find that the last WebSocket has ended.
+        await asyncio.to_thread(one.wait, lambda: one.metric("websockets_open") == 2)
+        return await one.load.run(2)
+
+    answers = loop(run(), 60)
+    one.check(answers)
+    assert balancer.refusals == 0
+    assert ways(answers)["websocket up"] > 0.9 * len(answers), ways(answers)
+    assert "no_converter" not in one.pair.near.log.read_text()
+    balancer.server.close()
 
 
 def test_a_crowd_that_waits_and_is_refused(loop, adaptive):

@@ -8,6 +8,8 @@ import contextlib
 import hashlib
 import http.client
 import http.server
+import io
+import json
 import os
 import socket
 import ssl
@@ -15,6 +17,7 @@ import subprocess
 import threading
 import time
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 
 import cbor2
 import pytest
@@ -24,8 +27,18 @@ import scenario
 from adaptive import is_live
 from conftest import CLIENTS, HAS_REVERSE_TUNNELS, WASM
 from endpoints import End, RequestHead, Reset, ResponseHead
-from pair import ROOT, PairError, check_free, cluster, connection_manager, envoy_version, free_port, listener
-from plain_peer import CREDIT, SETTINGS, PlainPeer, frame, message, request
+from pair import (
+    ROOT,
+    PairError,
+    check_free,
+    cluster,
+    connection_manager,
+    envoy_version,
+    free_port,
+    listener,
+    network_filters,
+)
+from plain_peer import BINARY, CREDIT, REQUEST, SETTINGS, PlainPeer, frame, message, request
 from test_scenarios import check
 
 GET = RequestHead(b"GET", b"/", b"app.example")
@@ -544,6 +557,60 @@ def test_a_far_end_that_reads_nothing_is_let_go(near, new_pair, web_origins):
 
 
 @pytest.mark.parametrize("near", ["near", "near-http-filter"])
+def test_a_close_on_an_idle_websocket_has_the_next_request_open_another(near, new_pair, web_origins):
+    """Whoever closed it may leave the connection open."""
+    pair = new_pair(f"127.0.0.1:{web_origins[0]}", near_config=ROOT / f"envoy/{near}.yaml", start=False)
+    answer = cbor2.dumps([1, 0, True, 204, []])
+
+    def ask() -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", pair.near_port, timeout=10)
+        connection.request("POST", "/")
+        return connection.getresponse().status
+
+    with socket.create_server(("127.0.0.1", pair.far_port)) as server, ThreadPoolExecutor(1) as client:
+        pair.near.start()
+        wait_for(lambda: is_live(pair.near))
+        kept = []
+        for _ in range(2):
+            asking = client.submit(ask)
+            server.settimeout(10)
+            peer, _ = server.accept()
+            kept.append(peer)
+            lines = peer.makefile("rb")
+            answer_handshake(peer, lines)
+            peer.sendall(frame(2, cbor2.dumps([SETTINGS, {}]), mask=False))
+            while not any(item[0] == REQUEST for item in read_messages(lines)):
+                pass
+            peer.sendall(frame(2, answer, mask=False))
+            assert asking.result(10) == 204
+            peer.sendall(frame(8, (1001).to_bytes(2, "big"), mask=False))
+            wait_for(lambda: pair.near.stats()["cluster.tunnel.upstream_cx_active"] == 0)
+        for peer in kept:
+            peer.close()
+
+
+def test_what_the_far_end_finds_too_large_costs_no_other_request(new_pair, web_origins):
+    """Also where it is the first of a WebSocket, and waits for the handshake."""
+    pair = new_pair(f"127.0.0.1:{web_origins[0]}", start=False)
+    filters = network_filters(listener(pair.far.config, "far"))
+    place = filters[0]["typed_config"]["config"]["configuration"]
+    place["value"] = json.dumps(json.loads(place["value"]) | {"limits": {"max_header_list_bytes": 16_384}})
+    pair.start()
+
+    def ask(**fields: str) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", pair.near_port, timeout=10)
+        connection.request("GET", "/hello", headers=fields)
+        return connection.getresponse().status
+
+    assert ask(large="x" * 20_000) in (431, 503)
+    assert ask() == 200
+    wait_for(lambda: pair.far.stats()["wasmcustom.wsferry_websockets_opened"] > 0)
+    stats = pair.far.stats()
+    assert stats["wasmcustom.wsferry_websockets_opened"] == 1
+    assert stats["wasmcustom.wsferry_protocol_errors_header_list_too_big"] == 0
+
+
+@pytest.mark.parametrize("near", ["near", "near-http-filter"])
 def test_a_handshake_has_a_user_agent(near, new_pair, web_origins):
     """Firewalls in front of the far end may ask for one."""
     pair = new_pair(f"127.0.0.1:{web_origins[0]}", near_config=ROOT / f"envoy/{near}.yaml", start=False)
@@ -577,6 +644,21 @@ def answer_handshake(peer: socket.socket, lines) -> None:
         "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
         f"sec-websocket-protocol: wsferry.v1\r\nsec-websocket-accept: {accept}\r\n\r\n".encode()
     )
+
+
+def read_messages(stream) -> list:
+    """What a near end's next frame has, nothing if it is no data."""
+    first, second = stream.read(2)
+    length = second & 127
+    if length == 126:
+        length = int.from_bytes(stream.read(2), "big")
+    mask, payload = stream.read(4), stream.read(length)
+    plain = bytes(byte ^ mask[place % 4] for place, byte in enumerate(payload))
+    items = []
+    with io.BytesIO(plain) as sequence:
+        while first & 15 == BINARY and sequence.tell() < length:
+            items.append(cbor2.load(sequence))
+    return items
 
 
 def send_all(client: socket.socket, data: bytes) -> None:

@@ -542,12 +542,14 @@ impl Tunnel {
         true
     }
 
-    /// A probe failed. Whether it still mattered.
+    /// A probe failed. Whether it still mattered. Where a WebSocket has worked until then, one refused handshake is one
+    /// failure, as not every server of several is alike; a second one shows that the target has no converter.
     pub fn probe_failed(&mut self, id: ProbeId, failure: ProbeFailure, now: Time, random: u32) -> bool {
         if self.take_probe(id).is_none() {
             return false;
         }
-        if failure == ProbeFailure::NoConverter {
+        let is_first = matches!(self.link, Link::Up { .. }) && self.failed_probes == 0;
+        if failure == ProbeFailure::NoConverter && !is_first {
             self.no_converter(now.after(self.config.no_converter_ttl_ms));
         } else if matches!(self.link, Link::Up { .. }) {
             self.failed_probes = self.failed_probes.saturating_add(1);

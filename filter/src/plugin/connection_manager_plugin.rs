@@ -480,7 +480,7 @@ impl Shared {
                         tunnel.probe_failed(id, ProbeFailure::Broken, now, random);
                     }
                 });
-                target.fail();
+                target.fail(false);
             }
         }
     }
@@ -530,20 +530,13 @@ impl Shared {
         };
         let result = match status {
             Some(200..=299) => Ok(()),
-            // Where WebSockets work, one refused handshake is one failure: not every server behind a name is alike.
+            // Not where other workers' WebSockets work: not every server of several is alike.
             _ if !target.has() && target.news().refused_between(call.sent_at, host_now()) => {
                 Err(ProbeFailure::NoConverter)
             }
             Some(504) => Err(ProbeFailure::TimedOut),
             _ => Err(ProbeFailure::Broken),
         };
-        match result {
-            Ok(()) => target.store(Target::Has),
-            Err(ProbeFailure::NoConverter) => target.store(Target::Lacks {
-                until: Time(host_now()).after(config.no_converter_ttl_ms),
-            }),
-            Err(_) => target.fail(),
-        }
         self.with_state(|state| {
             let (now, random) = (state.now(), state.random());
             state.is_worker |= result.is_ok();
@@ -552,9 +545,22 @@ impl Shared {
                 return;
             };
             match result {
-                Ok(()) => tunnel.probe_answered(call.probe, now, random),
-                Err(failure) => tunnel.probe_failed(call.probe, failure, now, random),
-            };
+                Ok(()) => {
+                    target.store(Target::Has);
+                    tunnel.probe_answered(call.probe, now, random);
+                }
+                Err(failure) => {
+                    tunnel.probe_failed(call.probe, failure, now, random);
+                    match (failure, tunnel.link()) {
+                        (ProbeFailure::NoConverter, Link::NoConverter { .. }) => {
+                            target.store(Target::Lacks {
+                                until: Time(host_now()).after(config.no_converter_ttl_ms),
+                            })
+                        }
+                        _ => target.fail(state.is_worker),
+                    }
+                }
+            }
             if let (Some(status), Err(failure), true) = (status, result, state.is_worker) {
                 let name = &config.name;
                 let text = match failure {

@@ -107,10 +107,12 @@ impl SharedTarget {
     }
 
     /// A probe has failed, which may be this worker's own trouble. Where another worker was quicker, it knows better.
-    pub(super) fn fail(&self) {
+    /// What `is_worker` isn't of, Envoy's main thread perhaps, gives back its turn to ask alone.
+    pub(super) fn fail(&self, is_worker: bool) {
         if let Ok((bytes, version)) = host::shared_data(&self.target) {
             let old = Target::decode(&bytes);
-            if old.after_failure() != old {
+            let may_tell = is_worker || matches!(old, Target::Asking { .. });
+            if may_tell && old.after_failure() != old {
                 let _ = host::set_shared_data(&self.target, &old.after_failure().encode(), version);
             }
         }

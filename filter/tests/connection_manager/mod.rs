@@ -160,8 +160,8 @@ impl Worker {
             }
             Err(failure) => {
                 tunnel.probe_failed(id, failure, now, random);
-                self.world.target.set(match failure {
-                    ProbeFailure::NoConverter => Target::Lacks {
+                self.world.target.set(match (failure, tunnel.link()) {
+                    (ProbeFailure::NoConverter, Link::NoConverter { .. }) => Target::Lacks {
                         until: now.after(ttl),
                     },
                     _ => self.world.target.get().after_failure(),
