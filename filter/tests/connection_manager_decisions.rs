@@ -110,6 +110,26 @@ fn a_slow_tunnel_is_left_alone_until_it_is_quick_again() {
 }
 
 #[test]
+fn a_tunnel_is_slow_above_its_limit_until_it_is_below_half_of_it() {
+    let load = json!({"max_round_trip_ms": 100});
+    let config = changed(&[("eager", json!(true)), ("load", load)]);
+    let slow_after = |samples: &[u64]| {
+        let mut worker = Worker::new(&World::new(Far::Silent), &config);
+        let tunnel = worker.manager.tunnel(0).unwrap();
+        for sample in samples {
+            let id = tunnel.probe_sent(Time(0));
+            tunnel.probe_answered(id, Time(*sample), 0);
+        }
+        let average = tunnel.round_trip_ms().unwrap();
+        (average, worker.request() == Verdict::Http(Reason::Slow))
+    };
+    assert_eq!(slow_after(&[100]), (100, false));
+    assert_eq!(slow_after(&[101]), (101, true));
+    assert_eq!(slow_after(&[101, 0, 0, 0, 0, 0]), (50, true));
+    assert_eq!(slow_after(&[101, 0, 0, 0, 0, 0, 7]), (44, false));
+}
+
+#[test]
 fn what_is_too_much_for_the_tunnel_goes_over_http() {
     let world = World::new(Far::Works(5));
     let mut worker = up(&world, &changed(&[("load", json!({"max_in_flight": 3}))]));
@@ -138,6 +158,19 @@ fn an_opened_tunnel_stays_although_most_of_its_requests_are_older() {
     assert!(matches!(worker.link(), Link::Up { .. }), "{:?}", worker.links);
     worker.run_until(opened + 60_000);
     assert_eq!(worker.link(), Link::Idle);
+}
+
+#[test]
+fn a_tunnel_that_is_open_is_let_go_by_its_requests_whatever_rate_they_reach() {
+    let world = World::new(Far::Works(5));
+    let close = json!({"requests": 5, "within_ms": 10_000});
+    let mut worker = up(&world, &changed(&[("close", close)]));
+    worker.run_until(5_000);
+    worker.requests(5, 200);
+    worker.run_until(14_999);
+    assert!(matches!(worker.link(), Link::Up { .. }), "{:?}", worker.links);
+    worker.run_until(15_000);
+    assert_eq!(worker.link(), Link::Idle, "the last but four came at 5,000 ms");
 }
 
 #[test]
@@ -307,6 +340,25 @@ fn requests_keep_a_tunnel_wanted_while_it_is_out_of_use() {
     // And no longer than `close` says.
     worker.run_until(60_100);
     assert_eq!(worker.link(), Link::Idle);
+}
+
+#[test]
+fn a_request_while_a_tunnel_is_out_of_use_counts_once() {
+    let world = World::new(Far::NoConverter);
+    let mut worker = Worker::new(&world, &adaptive());
+    worker.requests(8, 10);
+    let last = worker.now;
+    worker.run_until(5_000);
+    let tunnel = worker.manager.tunnel(0).unwrap();
+    assert_eq!(tunnel.request_at_any_time(), Some(Reason::NoConverter));
+    tunnel.poll(Time(5_000), 0);
+    worker.run_until(last + 10_000);
+    let tunnel = worker.manager.tunnel(0).unwrap();
+    assert_eq!(
+        tunnel.request_at_any_time(),
+        None,
+        "one of two that `close` asks for"
+    );
 }
 
 #[test]

@@ -608,6 +608,35 @@ fn a_probe_that_fails_in_time_matters() {
 }
 
 #[test]
+fn a_probe_that_is_answered_after_the_end_of_its_websocket_matters() {
+    let world = World::new(Far::Works(5));
+    let mut worker = up(&world, &adaptive());
+    worker.run_until(worker.now + 100);
+    let now = worker.now;
+    let tunnel = worker.manager.tunnel(0).unwrap();
+    let id = tunnel.probe_sent(Time(now));
+    tunnel.websocket_ended(1, Time(now + 1), Time(now + 1));
+    assert!(tunnel.probe_answered(id, Time(now + 2), 0));
+}
+
+/// They may have passed through the connection that the suspicion was about.
+#[test]
+fn requests_that_enter_a_suspect_tunnel_say_nothing_after_a_probe_has_passed() {
+    let world = World::new(Far::Works(5));
+    let mut worker = up(&world, &changed(&[("mode", json!("always"))]));
+    let Verdict::WebSocket(Reason::Up, first) = worker.request() else {
+        panic!("{:?}", worker.link());
+    };
+    worker.finish(first, Evidence::Failed);
+    let Verdict::WebSocket(Reason::Suspect, second) = worker.request() else {
+        panic!("{:?}", worker.link());
+    };
+    worker.run_until(worker.now + 5);
+    worker.finish(second, Evidence::Failed);
+    assert!(matches!(worker.request(), Verdict::WebSocket(Reason::Up, _)));
+}
+
+#[test]
 fn a_probe_that_is_postponed_is_wanted_when_its_time_comes() {
     let mut manager = always();
     let tunnel = manager.tunnel(0).unwrap();

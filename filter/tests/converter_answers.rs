@@ -334,6 +334,20 @@ fn answers_that_never_leave_end_the_connection() {
     assert_eq!(closed_by(&far), Some(Error::ExcessiveLoad));
 }
 
+#[test]
+fn the_first_reason_for_an_end_is_the_one_that_counts() {
+    let mut far = End::new(r#"{"role": "far", "limits": {"max_streams": 1}}"#);
+    far.peer(&[settings()]);
+    let requests: Vec<_> = (0..10_000).map(|number| request(number, true)).collect();
+    let mut bytes = [far.peer_bytes(&requests), far.close_frame(1000)].concat();
+    far.websocket(&mut bytes);
+    let closed = far.converter.closed().unwrap();
+    assert_eq!(
+        (closed.code, closed.by, closed.error),
+        (1000, Closer::OtherEnd, None)
+    );
+}
+
 /// It may wait for the handshake.
 #[test]
 fn what_the_codec_said_is_no_answer_that_never_leaves() {
