@@ -90,10 +90,10 @@ fn the_ends_of_each_documented_range_are_accepted_and_the_next_values_refused() 
 #[test]
 fn a_wrong_configuration_names_the_field() {
     for (json, named) in [
-        ("", "EOF"),
+        ("", "configuration: EOF"),
         ("{}", "role"),
         (r#"{"role": "middle"}"#, "middle"),
-        (r#"{"role": "near", "limit": {}}"#, "limit"),
+        (r#"{"role": "near", "limit": {}}"#, "`limit`: is unknown"),
         (r#"{"role": "near", "limits": {"max_stream": 1}}"#, "max_stream"),
         (r#"{"role": "near", "limits": {"max_streams": -1}}"#, "-1"),
         (r#"{"role": "near", "field_table": {"never": []}}"#, "never"),
@@ -117,7 +117,10 @@ fn a_wrong_configuration_names_the_field() {
             r#"{"role": "far", "allowed_origins": ["a.example"]}"#,
             "`allowed_origins`",
         ),
-        (r#"{"role": "far", "metrics_prefix": "a.b"}"#, "`metrics_prefix`"),
+        (
+            r#"{"role": "far", "metrics_prefix": "a.b"}"#,
+            "`metrics_prefix`: \"a.b\" is not letters",
+        ),
         (r#"{"role": "far", "metrics_prefix": ""}"#, "`metrics_prefix`"),
         (
             r#"{"role": "far", "limits": {"max_streams": 1, "max_streams": 1}}"#,
@@ -144,6 +147,7 @@ fn a_wrong_configuration_names_the_field() {
             r#"{"role": "near", "requests_from": "far", "tunnel": "one"}"#,
             "`tunnel`",
         ),
+        (r#"{"role": "far", "tunnel": "one"}"#, "`tunnel`"),
         (r#"{"role": "connection_manager", "tunnels": []}"#, "`tunnels`"),
         (r#"["near"]"#, "no JSON object"),
         (r#"{"role": "far"} x"#, "trailing"),
@@ -151,6 +155,14 @@ fn a_wrong_configuration_names_the_field() {
         let message = refused(json);
         assert!(message.contains(named), "{json}: {message}");
     }
+}
+
+#[test]
+fn each_end_has_what_only_it_may_have() {
+    let near = Config::parse(br#"{"role": "near", "tunnel": "one"}"#).unwrap();
+    assert_eq!(near.tunnel.as_deref(), Some("one"));
+    let far = Config::parse(br#"{"role": "far", "allowed_origins": ["https://a.example"]}"#).unwrap();
+    assert_eq!(far.allowed_origins, ["https://a.example"]);
 }
 
 #[test]
@@ -186,18 +198,21 @@ fn a_handshake_that_cant_be_is_refused() {
             r#"{"role": "near", "filter": "network"}"#,
             "`handshake.authority`: is missing",
         ),
-        (r#"{"role": "near", "handshake": {"path": "/"}}"#, "`handshake`"),
+        (
+            r#"{"role": "near", "handshake": {"path": "/"}}"#,
+            "`handshake`: is Envoy's business",
+        ),
         (
             r#"{"role": "near", "filter": "http", "handshake": {}}"#,
             "`handshake`",
         ),
         (
             r#"{"role": "far", "filter": "network", "handshake": {"authority": "a"}}"#,
-            "`handshake.authority`",
+            "`handshake.authority`: only a near end",
         ),
         (
             r#"{"role": "far", "filter": "network", "handshake": {"fields": ["a: b"]}}"#,
-            "`handshake.fields`",
+            "`handshake.fields`: only a near end",
         ),
         (
             r#"{"role": "far", "filter": "network", "handshake": {"path": "wsferry"}}"#,
@@ -205,6 +220,10 @@ fn a_handshake_that_cant_be_is_refused() {
         ),
         (
             r#"{"role": "far", "filter": "network", "handshake": {"path": "/a b"}}"#,
+            "`handshake.path`",
+        ),
+        (
+            r#"{"role": "far", "filter": "network", "handshake": {"path": "/a#b"}}"#,
             "`handshake.path`",
         ),
         (
@@ -224,7 +243,7 @@ fn a_handshake_that_cant_be_is_refused() {
             r#"{{"role": "near", "filter": "network", "handshake": {{"authority": "{authority}", "fields": ["{field}"]}}}}"#
         )
     };
-    for authority in ["", "a/b", "user@a", "a b", "a\\r\\nx: y"] {
+    for authority in ["", "a/b", "a?b", "a#b", "user@a", "a b", "a\\r\\nx: y"] {
         let message = refused(&near(authority, "a: b"));
         assert!(
             message.contains("`handshake.authority`"),
@@ -236,11 +255,13 @@ fn a_handshake_that_cant_be_is_refused() {
         "a",
         "a:b",
         ": b",
+        "a:b: c",
         "a: ",
         "A: b",
         "a b: c",
         "a: b\\r\\nc: d",
         "a: b\\u0000",
+        "a: b\\u007f",
         "a:  b",
         "a: b ",
         "host: b",
@@ -260,6 +281,16 @@ fn a_handshake_that_cant_be_is_refused() {
     // It may be a credential, and this goes to the log.
     let message = refused(&near("a", "authorization:Bearer s3cret"));
     assert!(!message.contains("s3cret"), "{message}");
+}
+
+#[test]
+fn a_field_of_the_handshake_may_hold_tabs_and_text_beyond_ascii() {
+    let near = r#"{"role": "near", "filter": "network",
+                   "handshake": {"authority": "a", "fields": ["a: b\tc: é"]}}"#;
+    let Attachment::Network(near) = Config::parse(near.as_bytes()).unwrap().attachment else {
+        panic!("no network filter");
+    };
+    assert_eq!(near.fields, ["a: b\tc: é"]);
 }
 
 #[test]

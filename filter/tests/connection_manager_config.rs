@@ -126,6 +126,7 @@ fn every_limit_is_kept_and_named() {
         (&["no_converter_ttl_ms"], 1_000, 86_400_000),
         (&["jitter_percent"], 0, 90),
         (&["max_wait_ms"], 0, 60_000),
+        (&["open", "requests"], 1, 10_000),
     ];
     for &(path, least, most) in cases {
         for good in [least, most] {
@@ -137,6 +138,33 @@ fn every_limit_is_kept_and_named() {
             assert_eq!(error.field, name, "{bad}: {error}");
         }
     }
+}
+
+/// Each end where the other rate leaves room for it.
+#[test]
+fn the_time_of_a_rate_has_its_limits() {
+    for (rate, good, bad) in [("open", 10, 9), ("close", 3_600_000, 3_600_001)] {
+        assert!(parse(&with(&[rate, "within_ms"], json!(good))).is_ok(), "{rate}");
+        let error = parse(&with(&[rate, "within_ms"], json!(bad))).unwrap_err();
+        assert_eq!(error.field, format!("tunnels[0].{rate}.within_ms"));
+    }
+}
+
+#[test]
+fn a_list_of_texts_holds_up_to_256() {
+    let config = parse(&with(&["match"], json!({"path_prefixes": vec!["/a"; 256]})));
+    assert!(config.is_ok(), "{config:?}");
+}
+
+#[test]
+fn there_are_at_most_64_tunnels() {
+    let with_tunnels = |count: usize| {
+        let tunnel = |number| json!({"name": format!("t{number}"), "probe": {"cluster": "tunnel"}});
+        let tunnels: Vec<_> = (0..count).map(tunnel).collect();
+        json!({"role": "connection_manager", "tunnels": tunnels})
+    };
+    assert_eq!(parse(&with_tunnels(64)).unwrap().tunnels.len(), 64);
+    assert_eq!(parse(&with_tunnels(65)).unwrap_err().field, "tunnels");
 }
 
 /// The reference says the same as the code: each field has a row, with its default.
@@ -210,11 +238,27 @@ fn whatever_is_wrong_names_its_field() {
             "tunnels[0].close",
         ),
         (
+            with(&["close"], json!({"requests": 100, "within_ms": 1200})),
+            "tunnels[0].close",
+        ),
+        (
             with(&["match"], json!({"authorities": ["*"]})),
             "tunnels[0].match.authorities",
         ),
         (
             with(&["match"], json!({"authorities": ["a*b"]})),
+            "tunnels[0].match.authorities",
+        ),
+        (
+            with(&["match"], json!({"authorities": [""]})),
+            "tunnels[0].match.authorities",
+        ),
+        (
+            with(&["match"], json!({"authorities": ["*."]})),
+            "tunnels[0].match.authorities",
+        ),
+        (
+            with(&["match"], json!({"authorities": ["a b"]})),
             "tunnels[0].match.authorities",
         ),
         (
@@ -248,6 +292,7 @@ fn whatever_is_wrong_names_its_field() {
     for (field, value) in [
         ("tunnels", json!([])),
         ("decision_header", json!("X-Way")),
+        ("decision_header", json!("")),
         ("client_header_removed", json!("yes")),
         ("publish_decisions", json!("http")),
         ("debug_response_header", json!(":status")),
@@ -258,6 +303,18 @@ fn whatever_is_wrong_names_its_field() {
         assert_eq!(parse(&config).unwrap_err().field, field);
     }
     assert!(Config::parse(format!("{} {{}}", minimal()).as_bytes()).is_err());
+}
+
+#[test]
+fn names_hold_letters_digits_and_the_signs_of_their_kind() {
+    let tunnel = format!("{}_9", "a".repeat(62));
+    let mut config = with(&["name"], json!(tunnel));
+    config["decision_header"] = json!("x-way_9");
+    config["metrics_prefix"] = json!("A_9");
+    let config = parse(&config).unwrap();
+    assert_eq!(config.tunnels[0].name, tunnel);
+    assert_eq!(config.decision_header, "x-way_9");
+    assert_eq!(config.metrics_prefix, "A_9");
 }
 
 #[test]
@@ -371,6 +428,17 @@ fn a_route_names_its_tunnel() {
     for name in ["", "A", "a ", "ab"] {
         assert_eq!(find("/a", name), None, "{name:?}");
     }
+}
+
+#[test]
+fn the_route_is_needed_where_one_tunnel_of_several_looks_at_it() {
+    let mut config = minimal();
+    config["tunnels"] = json!([
+        {"name": "a", "probe": {"cluster": "a"}, "match": {"route_metadata": true}},
+        {"name": "b", "probe": {"cluster": "b"}},
+    ]);
+    let manager = ConnectionManager::new(&parse(&config).unwrap(), Time(0));
+    assert!(manager.needs_route_metadata());
 }
 
 #[test]
