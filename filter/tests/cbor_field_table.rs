@@ -21,6 +21,7 @@ use ciborium::Value;
 use hex::hex;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng};
+use wsferry::Error;
 use wsferry::cbor::{Decoder, Encoder};
 use wsferry::config::{Credentials, FieldPolicy, Limits};
 
@@ -62,6 +63,14 @@ impl Pair {
         let bytes = self.carry(&request(path, Vec::new()));
         let message: Value = ciborium::from_reader(&bytes[..]).unwrap();
         message.as_array().unwrap()[6].clone()
+    }
+
+    fn authority(&mut self, authority: &[u8]) {
+        let mut sent = request("/", Vec::new());
+        if let Owned::Request { authority: value, .. } = &mut sent {
+            *value = authority.to_vec();
+        }
+        self.carry(&sent);
     }
 
     fn holds(&self, secret: &[u8]) -> bool {
@@ -222,6 +231,64 @@ fn unique_values_soon_stop_entering() {
 }
 
 #[test]
+fn unique_authorities_soon_stop_entering() {
+    let mut pair = Pair::new(FieldPolicy::new(Credentials::default(), [":path"]));
+    for serial in 0..100 {
+        pair.authority(format!("{serial}.example").as_bytes());
+    }
+    assert_eq!(pair.model.inserted, 3);
+}
+
+/// PROTOCOL.md §6: two more for each reference, and never more than 32.
+#[test]
+fn what_is_referred_to_lets_more_values_enter() {
+    for (references, expected) in [(0, 3), (1, 5), (2, 7), (14, 31), (15, 33), (100, 33)] {
+        let mut fields = Pair::new(FieldPolicy::default());
+        let mut authorities = Pair::new(FieldPolicy::new(Credentials::default(), [":path"]));
+        let first = std::iter::repeat_n("first".to_owned(), 1 + references);
+        for value in first.chain((0..100).map(|serial| format!("v{serial}"))) {
+            fields.field("x", &value, false);
+            authorities.authority(value.as_bytes());
+        }
+        assert_eq!(fields.model.inserted, expected, "{references} references");
+        assert_eq!(authorities.model.inserted, expected, "{references} references");
+    }
+}
+
+#[test]
+fn authorities_and_paths_that_are_no_text_or_too_large_travel_as_bytes() {
+    let mut pair = Pair::new(FieldPolicy::default());
+    let large = vec![b'a'; 8 * 1024];
+    for value in [&b"caf\xe9.example"[..], &large] {
+        let mut sent = request("/", Vec::new());
+        if let Owned::Request { authority, path, .. } = &mut sent {
+            *authority = value.to_vec();
+            *path = [b"/", value].concat();
+        }
+        for _ in 0..3 {
+            pair.carry(&sent);
+        }
+        // Nor do paths share such a beginning.
+        for end in [&b"/1"[..], b"/2", b"/3"] {
+            if let Owned::Request { path, .. } = &mut sent {
+                *path = [b"/", value, end].concat();
+            }
+            pair.carry(&sent);
+        }
+    }
+    assert_eq!(pair.model.inserted, 0);
+}
+
+#[test]
+fn names_of_up_to_64_bytes_are_learned() {
+    let mut pair = Pair::new(FieldPolicy::default());
+    pair.field(&"n".repeat(65), "1", true);
+    assert_eq!(pair.model.learned, 0);
+    pair.field(&"n".repeat(64), "1", true);
+    assert_eq!(pair.model.learned, 1);
+}
+
+#[test]
 fn unique_names_leave_the_learned_ones_alone() {
     let mut pair = Pair::new(FieldPolicy::default());
     pair.field("x-useful", "1", false);
@@ -263,6 +330,49 @@ fn entries_ring_goes_round_by_number_and_by_size() {
         }
         assert!(pair.model.inserted >= count, "{}", pair.model.inserted);
         assert!(pair.model.evicted > 250, "{}", pair.model.evicted);
+    }
+}
+
+#[test]
+fn exactly_the_entries_that_were_not_evicted_can_be_referred_to() {
+    // How long and how many.
+    for values in [
+        &[(10, 20)][..],
+        &[(10, 600)],
+        &[(1_000, 100)],
+        &[(1_000, 300)],
+        &[(3_000, 100)],
+        &[(10, 2_000), (8_000, 7)],
+    ] {
+        let run = || {
+            let mut pair = Pair::new(FieldPolicy::default());
+            for &(length, count) in values {
+                for serial in 0..count {
+                    for _ in 0..2 {
+                        pair.field("x-v", &format!("v{serial:0length$}"), false);
+                    }
+                }
+            }
+            pair
+        };
+        let refer = |pair: &mut Pair, slot: u8| {
+            let mut bytes = vec![0x83, 3, 0, 0x81];
+            ciborium::into_writer(&slot, &mut bytes).unwrap();
+            decode_all(&mut pair.decoder, &bytes)
+        };
+        let mut pair = run();
+        let entries = pair.model.entries.clone();
+        for (slot, name, value) in &entries {
+            let fields = vec![(name.clone(), value.clone(), false)];
+            let expected = Owned::Trailers { stream: 0, fields };
+            assert_eq!(refer(&mut pair, *slot), Ok(vec![expected]), "{values:?}");
+        }
+        let before = entries[0].0.wrapping_sub(1);
+        let after = entries[entries.len() - 1].0.wrapping_add(1);
+        for slot in [before, after] {
+            let gone = refer(&mut run(), slot) == Err(Error::BadReference);
+            assert_eq!(gone, entries.len() < 256, "{values:?} {slot}");
+        }
     }
 }
 
@@ -358,6 +468,8 @@ fn typed_values_keep_their_bytes() {
         "18446744073709551616",
         "00000000000000000001",
         "1e3",
+        "1:",
+        "1/",
         "٣",
         // Obsolete forms, wrong weekdays, days that don't exist, before 1970.
         "Sunday, 06-Nov-94 08:49:37 GMT",

@@ -177,6 +177,17 @@ fn integers_in_any_size() {
     }
 }
 
+/// Its bits may be those of `true`.
+#[test]
+fn a_float_is_no_boolean() {
+    for float in ["f90015", "fa00000015", "fb0000000000000015"] {
+        for (front, back) in [("840200", "4161"), ("850100", "18c880")] {
+            let bytes = hex(&format!("{front}{float}{back}"));
+            assert_eq!(decode(&bytes), Err(Error::MessageForm), "{front} {float}");
+        }
+    }
+}
+
 #[test]
 fn depth_is_limited_to_four() {
     let nested = |open: &[u8], levels: usize, innermost: &[u8]| {

@@ -243,6 +243,12 @@ fn credit_and_settings() {
         .map(|id| (id, 1))
         .collect();
     assert_eq!(decode(&[many(32)]), Ok(vec![Owned::Settings(expected)]));
+    // Each message has its own.
+    let one_after_the_other = [cbor!([6, { 3 => 1 }]).unwrap(), cbor!([6, { 4 => 2 }]).unwrap()];
+    assert_eq!(
+        decode(&one_after_the_other),
+        Ok(vec![Owned::Settings(vec![(3, 1)]), Owned::Settings(vec![(4, 2)])])
+    );
     assert_eq!(
         decode(&[cbor!([6, { 65_536 => 1, 65_535 => (u32::MAX), 3 => 0 }]).unwrap()]),
         Ok(vec![Owned::Settings(vec![(65_535, u32::MAX), (3, 0)])])
@@ -284,6 +290,20 @@ fn references() {
     let second = request(0.into(), 1.into(), array());
     assert_eq!(decode(&[empty.clone(), after.clone(), first]).unwrap().len(), 3);
     assert_eq!(decode(&[empty, after, second]), Err(BadReference));
+}
+
+#[test]
+fn a_list_that_comes_again_enters_and_learns_again() {
+    let response = cbor!([1, 0, true, 200, ["x", "1"]]).unwrap();
+    let twice = [response.clone(), response];
+    for second in [Value::from(1), Value::from(-2)] {
+        let fields = match second.as_integer() {
+            Some(slot) if i128::from(slot) < 0 => vec![second, "2".into()],
+            _ => vec![second],
+        };
+        let messages = [&twice[..], &[trailers(fields)]].concat();
+        assert_eq!(decode(&messages).unwrap().len(), 3);
+    }
 }
 
 #[test]
@@ -367,6 +387,9 @@ fn header_list_limits_are_exact() {
     };
     assert!(decode(&many(12)).is_ok());
     assert_eq!(decode(&many(13)), Err(HeaderListTooBig));
+    // An absent one doesn't count.
+    let fields = (0..13).flat_map(|_| [bytes(b"x"), bytes(b"")]).collect();
+    assert!(decode(&request("".into(), "/".into(), Value::Array(fields))).is_ok());
     // A response has `:status`.
     let response = |count: usize| {
         let fields = (0..count).flat_map(|_| [bytes(b"x"), 1.into()]).collect();
@@ -380,6 +403,46 @@ fn header_list_limits_are_exact() {
     };
     assert!(decode(&response(15)).is_ok());
     assert_eq!(decode(&response(16)), Err(HeaderListTooBig));
+}
+
+/// No codec takes a longer one, whatever else is in the list.
+#[test]
+fn names_and_values_have_at_most_64_kib() {
+    let field =
+        |name: usize, value: usize| trailers(vec![bytes(&vec![b'n'; name]), bytes(&vec![b'v'; value])]);
+    for (name, value) in [(65_536, 1), (1, 65_536)] {
+        assert!(decode(&[field(name, value)]).is_ok());
+    }
+    for (name, value) in [(65_537, 1), (1, 65_537)] {
+        refused(Ok(field(name, value)), HeaderListTooBig);
+    }
+}
+
+#[test]
+fn a_message_may_be_twice_as_long_as_its_header_list() {
+    let limits = Limits {
+        max_header_list_bytes: 4_096,
+        ..Limits::default()
+    };
+    let pieces = Value::Array(vec!["x".into(); 4_000]);
+    let message = write(&trailers(vec!["a".into(), Value::Tag(21, Box::new(pieces))]));
+    assert!(message.len() > 8_000);
+    assert!(decode_all(&mut Decoder::new(&limits), &message).is_ok());
+}
+
+#[test]
+fn the_first_and_the_last_status_pass() {
+    for status in [100, 999] {
+        let head = cbor!([1, 0, false, status, []]).unwrap();
+        let fields = vec![];
+        let response = Owned::Response {
+            stream: 0,
+            end: false,
+            status,
+            fields,
+        };
+        assert_eq!(decode(&[head]), Ok(vec![response]));
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@
 mod converter;
 mod owned;
 
-use converter::{End, data, near, request, response, settings};
+use converter::{End, Sent, data, near, request, response, settings};
 use owned::Owned;
 use wsferry::Error;
 
@@ -333,4 +333,30 @@ fn a_string_that_no_codec_takes_costs_its_stream_alone() {
         let error = far.converter.closed().and_then(|closed| closed.error);
         assert_eq!(error, (streams == 0).then_some(Error::HeaderListTooBig));
     }
+}
+
+/// Once half of the names are learned, others are on second sight: when the list comes for the second time as it was.
+#[test]
+fn a_name_that_is_learned_late_is_learned_once() {
+    let mut near = near();
+    let mut stream = 1;
+    let mut cross = |names: &[String]| {
+        let mut sent = request(stream, true);
+        stream += 2;
+        let field = |name: &String| (name.clone().into_bytes(), b"1".to_vec(), true);
+        let expected: Vec<_> = names.iter().map(field).collect();
+        if let Owned::Request { fields, .. } = &mut sent {
+            *fields = expected.clone();
+        }
+        match &near.sent(&[sent])[..] {
+            [Sent::Message(Owned::Request { fields, .. })] => assert_eq!(*fields, expected),
+            other => panic!("{other:?}"),
+        }
+    };
+    (0..3).for_each(|_| cross(&[]));
+    cross(&(0..128).map(|number| format!("x-{number}")).collect::<Vec<_>>());
+    for name in ["late", "later"] {
+        (0..4).for_each(|_| cross(&[name.to_owned()]));
+    }
+    cross(&["late", "later"].map(str::to_owned));
 }
