@@ -10,12 +10,12 @@
     missing_docs
 )]
 
+mod allocations;
 mod cbor;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::sync::Arc;
 
+use allocations::{held, measured};
 use cbor::Owned;
 use cbor::traffic::Traffic;
 use proptest::test_runner::{RngAlgorithm, TestRng};
@@ -23,53 +23,6 @@ use wsferry::Error;
 use wsferry::cbor::{Decoder, Encoder};
 use wsferry::config::{FieldPolicy, Limits, MESSAGE_BYTES};
 use wsferry::message::WireId;
-
-/// Counts what the current thread allocates.
-struct Counting;
-
-thread_local! {
-    static CALLS: Cell<usize> = const { Cell::new(0) };
-    static HELD: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(change: isize) {
-    // A thread that ends has no counters any more.
-    let _ = HELD.try_with(|held| {
-        held.set(held.get() + change);
-        if change > 0 {
-            CALLS.set(CALLS.get() + 1);
-            PEAK.set(PEAK.get().max(held.get()));
-        }
-    });
-}
-
-// SAFETY: everything is passed on to the system's allocator as it is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: as above.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Allocations of `work`, and the most it held, bytes.
-fn measured(work: impl FnOnce()) -> (usize, isize) {
-    CALLS.set(0);
-    let before = HELD.get();
-    PEAK.set(before);
-    work();
-    (CALLS.get(), PEAK.get() - before)
-}
 
 fn traffic(seed: u8) -> Traffic {
     Traffic::new(TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]))
@@ -163,7 +116,7 @@ fn hostile_input_stays_within_the_limits() {
 
 #[test]
 fn a_large_message_leaves_no_large_buffer_behind() {
-    let before = HELD.get();
+    let before = held();
     let mut decoder = Decoder::new(&Limits {
         max_header_list_bytes: 512 * 1024,
         ..Limits::default()
@@ -176,13 +129,13 @@ fn a_large_message_leaves_no_large_buffer_behind() {
     assert_eq!(decode_in(&mut decoder, &bytes, 10_000), Ok(()));
     drop(bytes);
     // The header list stays, the message it came in doesn't.
-    let held = HELD.get() - before;
+    let held = held() - before;
     assert!(held < 520_000, "{held} bytes");
 }
 
 #[test]
 fn encoders_are_bounded_too() {
-    let before = HELD.get();
+    let before = held();
     let mut encoder = Encoder::new(&Arc::new(FieldPolicy::default()));
     let mut out = Vec::new();
     let mut serial = 0_u32;
@@ -205,6 +158,19 @@ fn encoders_are_bounded_too() {
     }
     assert_eq!(calls, 0, "the indexes stay as they are");
     drop(out);
-    let held = HELD.get() - before;
+    let held = held() - before;
     assert!(held < 256 * 1024, "{held} bytes");
+}
+
+#[test]
+fn what_is_kept_of_long_strings_is_bounded() {
+    let before = held();
+    let mut encoder = Encoder::new(&Arc::new(FieldPolicy::default()));
+    for serial in 0..500 {
+        let value = format!("{serial:08}").repeat(500);
+        let fields = vec![(b"x".to_vec(), value.into_bytes(), true)];
+        Owned::Trailers { stream: 0, fields }.encode(&mut encoder);
+    }
+    let held = held() - before;
+    assert!(held < 128 * 1024, "{held} bytes");
 }

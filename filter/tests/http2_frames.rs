@@ -86,7 +86,7 @@ fn everything() -> (Vec<u8>, Vec<Owned>) {
         frame(DATA, PADDED | END_STREAM, 3, b"\x03\0\0\0"),
         frame(HEADERS, WITH_PRIORITY, 5, &priority),
         frame(CONTINUATION, 0, 5, &[]),
-        frame(CONTINUATION, 0, 5, &tail[..1]),
+        frame(CONTINUATION, !END_HEADERS, 5, &tail[..1]),
         frame(CONTINUATION, END_HEADERS, 5, &tail[1..]),
         frame(DATA, 0, 5, &[b'x'; 3_000]),
         frame(HEADERS, END_HEADERS | END_STREAM, 5, &block(&[("t", "1")])),
@@ -95,7 +95,7 @@ fn everything() -> (Vec<u8>, Vec<Owned>) {
         frame(RST_STREAM, 0, 5, &[0, 0, 0, 8]),
         frame(WINDOW_UPDATE, 0, 3, &[0x7f, 0xff, 0xff, 0xff]),
         frame(GOAWAY, 0, 0, &[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0]),
-        frame(GOAWAY, 0, 0, b"\0\0\0\x05\0\0\0\x02why"),
+        frame(GOAWAY, 0, 0, b"\x80\0\0\x05\0\0\0\x02why"),
         frame(DATA, END_STREAM, 7, b""),
     ];
     let events = vec![
@@ -388,4 +388,12 @@ fn settings_are_validated() {
         };
         assert_eq!(read_all(sender, &bytes), expected, "{sender:?} {id} {value}");
     }
+}
+
+#[test]
+fn settings_say_nothing_of_those_before() {
+    let window = frame(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0]);
+    let streams = frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 9]);
+    let expected = vec![Owned::Settings(vec![(4, 0x10000)]), Owned::Settings(vec![(3, 9)])];
+    assert_eq!(client(&[window, streams]), (expected, None));
 }

@@ -216,3 +216,16 @@ fn header_lists_are_limited_and_the_state_stays_right() {
     assert_eq!(read(&mut reader, &empty.repeat(128)), (vec![], None));
     assert_eq!(read(&mut reader, &empty).1, Some(Error::Http2FrameSize));
 }
+
+#[test]
+fn a_block_may_be_twice_as_long_as_its_list() {
+    let limits = Limits {
+        max_header_list_bytes: 200_000,
+        ..Limits::default()
+    };
+    for (length, expected) in [(400_000, None), (400_001, Some(Error::Http2FrameSize))] {
+        let mut reader = started(Sender::Client, &limits);
+        let (_, error) = read(&mut reader, &in_frames(1, &vec![0x82; length]));
+        assert_eq!(error, expected, "{length}");
+    }
+}

@@ -354,6 +354,9 @@ fn the_oldest_entries_are_evicted() {
     );
     assert_eq!(decode(&mut decoder, &hex("c1")), Err(Error::Hpack));
 
+    // As large as the table.
+    decode(&mut decoder, &literal("e", &"x".repeat(77))).unwrap();
+    assert_eq!((decoder.table().len(), decoder.table().size()), (1, 110));
     // Too large an entry empties the table and is no error.
     let large = "x".repeat(110);
     assert_eq!(
@@ -362,6 +365,12 @@ fn the_oldest_entries_are_evicted() {
     );
     assert!(decoder.table().is_empty());
     assert_eq!(decoder.table().size(), 0);
+    // Nor with the name of an entry.
+    decode(&mut decoder, &literal("e", "1")).unwrap();
+    assert!(!decoder.table().is_empty());
+    let block = [&[0x7e, 110][..], &[b'x'; 110]].concat();
+    assert_eq!(decode(&mut decoder, &block).unwrap()[0].0, "e");
+    assert!(decoder.table().is_empty());
 }
 
 #[test]
@@ -561,6 +570,55 @@ fn both_tables_stay_the_same_when_that_of_the_default_size_is_full() {
     }
     // 36 bytes for each.
     assert_eq!(encoder.table().size(), 4096 / 36 * 36);
+}
+
+#[test]
+fn the_encoder_refers_to_entries_far_back() {
+    let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new());
+    let values: Vec<_> = (100..200).map(|number| number.to_string()).collect();
+    let twice = values.iter().flat_map(|value| [value, value]);
+    let mut far_back = 0;
+    for value in twice.chain(&values) {
+        let block = encode(&mut encoder, &[("x", value)]);
+        let field = ("x".to_owned(), value.clone(), false);
+        assert_eq!(decode(&mut decoder, &block).unwrap(), [field]);
+        // Indexes from 127 on take a second byte.
+        far_back += usize::from(block[0] == 0xff);
+    }
+    assert!(far_back > 10, "{far_back}");
+}
+
+#[test]
+fn fields_larger_than_the_table_or_512_bytes_enter_none() {
+    let entered = |table: usize, length: usize| {
+        let mut encoder = Encoder::new();
+        encoder.set_max_table_size(table);
+        let value = "x".repeat(length - 1);
+        for field in [("a", "1"), ("a", "1"), ("b", &value), ("b", &value)] {
+            encode(&mut encoder, &[field]);
+        }
+        encoder.table().get(0).unwrap().0 == b"b"
+    };
+    assert!(entered(100, 100 - 32));
+    assert!(!entered(100, 101 - 32));
+    assert!(entered(4096, 512));
+    assert!(!entered(4096, 513));
+}
+
+/// These have the same hash in the encoder, so only comparing them tells them apart.
+#[test]
+fn fields_that_are_hashed_alike_are_told_apart() {
+    for (one, other) in [
+        (("x-name", "8640"), ("x-name", "620954")),
+        (("x-12129", "value"), ("x-19262", "value")),
+    ] {
+        let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new());
+        for (name, value) in [one, one, other, one, other, other] {
+            let block = encode(&mut encoder, &[(name, value)]);
+            let field = (name.to_owned(), value.to_owned(), false);
+            assert_eq!(decode(&mut decoder, &block).unwrap(), [field]);
+        }
+    }
 }
 
 /// Letters whose Huffman codes are their places in this row, in five bits (RFC 7541 appendix B).

@@ -107,6 +107,16 @@ fn frames_are_written_as_large_as_the_receiver_takes_them() {
     let all = END_STREAM | END_HEADERS;
     assert_eq!(outline(&out), [(DATA, 0, 1, 50_000), (HEADERS, all, 3, length)]);
 
+    // The smallest size that can be announced is the one that nobody has to.
+    let mut writer = Writer::new(Sender::Server);
+    let mut settings = Settings::new();
+    settings.set(Settings::MAX_FRAME_SIZE, 16_384);
+    writer.apply_settings(&settings);
+    write(&mut writer, &Owned::Ack, &mut Vec::new());
+    out.clear();
+    write(&mut writer, &data(1, false, &body[..16_385]), &mut out);
+    assert_eq!(outline(&out), [(DATA, 0, 1, 16_384), (DATA, 0, 1, 1)]);
+
     // A block that fills a frame exactly needs no other.
     let mut writer = Writer::new(Sender::Server);
     let exact = Owned::Trailers {
@@ -170,6 +180,19 @@ fn small_frames_are_byte_for_byte_right() {
                 code: 2,
             },
             frame(GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 2]),
+        ),
+        (
+            Owned::Request {
+                stream: 3,
+                end: false,
+                method: b"CONNECT".to_vec(),
+                scheme: vec![],
+                authority: b"a".to_vec(),
+                path: vec![],
+                protocol: None,
+                fields: vec![],
+            },
+            frame(HEADERS, END_HEADERS, 3, b"\x02\x07CONNECT\x01\x01a"),
         ),
         (data(3, true, b""), frame(DATA, END_STREAM, 3, b"")),
         (data(3, false, b""), vec![]),
