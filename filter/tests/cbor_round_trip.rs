@@ -20,6 +20,7 @@ use cbor::{Model, Owned, assert_same, decode_all, decode_pieces};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use wsferry::config::{FieldPolicy, Limits};
+use wsferry::message::Message;
 
 fn encoder() -> Encoder {
     Encoder::new(&Arc::new(FieldPolicy::default()))
@@ -51,6 +52,46 @@ fn long_traffic_arrives_and_the_model_agrees() {
         assert!(model.evicted > 768, "{} evicted", model.evicted);
         assert!(model.learned > 256, "{} learned", model.learned);
         assert!(model.references > 8_000, "{} references", model.references);
+    }
+}
+
+/// By that what follows knows that it has no more to do for it.
+#[test]
+fn a_list_that_comes_again_has_a_revision() {
+    let fields = || vec![(b"x".to_vec(), b"1".to_vec(), false)];
+    let request = Owned::Request {
+        stream: 0,
+        end: true,
+        method: b"GET".to_vec(),
+        scheme: b"http".to_vec(),
+        authority: b"a".to_vec(),
+        path: b"/".to_vec(),
+        protocol: None,
+        fields: fields(),
+    };
+    let response = |status| Owned::Response {
+        stream: 0,
+        end: true,
+        status,
+        fields: fields(),
+    };
+    let (mut encoder, mut decoder) = (encoder(), decoder());
+    let mut revision = |message: &Owned| {
+        let bytes = message.encode(&mut encoder);
+        match decoder.next(&mut &bytes[..]).unwrap() {
+            Some(Message::Request { head, .. }) => head.fields.revision(),
+            Some(Message::Response { fields, .. }) => fields.revision(),
+            other => panic!("{other:?}"),
+        }
+    };
+    for message in [request, response(200)] {
+        assert_eq!(revision(&message), None);
+        // What has entered comes as a reference now.
+        revision(&message);
+        let known = revision(&message);
+        assert!(known.is_some(), "{message:?}");
+        assert_eq!(revision(&message), known);
+        assert_eq!(revision(&response(404)), None);
     }
 }
 

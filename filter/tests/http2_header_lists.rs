@@ -16,7 +16,8 @@ use http2_support::frames::*;
 use http2_support::{Owned, read, read_all, started};
 use wsferry::Error;
 use wsferry::config::Limits;
-use wsferry::http2::{Reader, Sender};
+use wsferry::http2::{Event, Reader, Sender};
+use wsferry::message::Message;
 
 fn headers(sender: Sender, end: bool, fields: &[(&str, &str)]) -> Owned {
     let flags = END_HEADERS | if end { END_STREAM } else { 0 };
@@ -228,4 +229,24 @@ fn a_block_may_be_twice_as_long_as_its_list() {
         let (_, error) = read(&mut reader, &in_frames(1, &vec![0x82; length]));
         assert_eq!(error, expected, "{length}");
     }
+}
+
+/// By that what follows knows that it has no more to do for it.
+#[test]
+fn a_list_that_comes_again_has_a_revision() {
+    let mut reader = started(Sender::Client, &Limits::default());
+    let mut revision = |path: &str| {
+        let list = [(":method", "GET"), (":scheme", "http"), (":path", path)];
+        let bytes = frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&list));
+        match reader.next(&mut &bytes[..]) {
+            Ok(Some(Event::Message(Message::Request { head, .. }))) => head.fields.revision(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(revision("/a"), None);
+    let of_a = revision("/a");
+    assert!(of_a.is_some());
+    assert_eq!(revision("/a"), of_a);
+    assert_eq!(revision("/b"), None);
+    assert_eq!(revision("/a"), None);
 }
