@@ -252,6 +252,12 @@ const ORIGIN: Form = Form {
     holds: |text| text.as_bytes().windows(3).any(|three| three == b"://"),
 };
 
+/// What a far end compares a path with, from which the query has been taken.
+const PATH_ALONE: Form = Form {
+    name: "a path that begins with / and has no query",
+    holds: |text| (PATH.holds)(text) && !text.contains('?'),
+};
+
 /// A field line (RFC 9112 §5) that isn't one of the handshake's own.
 const FIELD_LINE: Form = Form {
     name: "a field `name: value` that the handshake doesn't set itself",
@@ -300,7 +306,10 @@ impl Handshake {
                 Role::Near => handshake.required_text("authority", AUTHORITY)?,
                 Role::Far => String::new(),
             },
-            path: handshake.text("path", PATH, "/wsferry")?,
+            path: match role {
+                Role::Near => handshake.text("path", PATH, "/wsferry")?,
+                Role::Far => handshake.text("path", PATH_ALONE, "/wsferry")?,
+            },
             fields: match role {
                 Role::Near => handshake.texts("fields", FIELD_LINE)?,
                 Role::Far => Vec::new(),

@@ -227,6 +227,10 @@ fn a_handshake_that_cant_be_is_refused() {
             "`handshake.path`",
         ),
         (
+            r#"{"role": "far", "filter": "network", "handshake": {"path": "/a?b"}}"#,
+            "`handshake.path`",
+        ),
+        (
             r#"{"role": "far", "filter": "network", "handshake": {"timeout_ms": 99}}"#,
             "`handshake.timeout_ms`",
         ),
