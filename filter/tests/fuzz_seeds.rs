@@ -57,3 +57,8 @@ fn handshake() {
 fn converter() {
     seeds("converter", targets::converter);
 }
+
+#[test]
+fn connection_manager() {
+    seeds("connection_manager", targets::connection_manager);
+}
