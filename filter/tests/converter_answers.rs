@@ -452,3 +452,17 @@ fn many_large_header_lists_at_once_make_no_message_too_large() {
     let requests: Vec<_> = (0..24).map(|number| large(2 * number + 1)).collect();
     assert_eq!(near.sent(&requests).len(), 24);
 }
+
+/// The other end may answer the latest Ping alone. What has to be said would wait for ever behind one that looks like it.
+#[test]
+fn a_turn_is_asked_for_again_after_a_ping_that_looks_like_one_before() {
+    let mut near = End::new(r#"{"role": "near", "limits": {"max_streams": 1}}"#);
+    near.codec(&[settings()]);
+    near.peer(&[settings(), Owned::Ack]);
+    near.codec(&[Owned::Ack, request(1, false)]);
+    near.codec_ping([7; 8]);
+    near.codec(&[request(3, true)]);
+    near.codec_ping([7; 8]);
+    near.pong(&[7; 8]);
+    assert_ne!(near.codec(&[request(5, true)]), b"");
+}

@@ -177,13 +177,13 @@ impl WebSocketSide {
         self.writer.ping(&opaque.unwrap_or(ECHO), &mut self.out, keys);
     }
 
-    /// The PINGs of the codec that a Pong answers: the one with its content, and all before it, for
+    /// The PINGs of the codec that a Pong answers: the latest with its content, and all before it, for
     /// a Pong may answer only the latest of several Pings (RFC 6455 §5.5.3).
     pub fn pong_received(&mut self, payload: &[u8]) -> impl Iterator<Item = [u8; 8]> + use<'_> {
         let answered = self
             .pings
             .iter()
-            .position(|ping| ping.unwrap_or(ECHO) == payload)
+            .rposition(|ping| ping.unwrap_or(ECHO) == payload)
             .map_or(0, |found| found.saturating_add(1));
         self.pings.drain(..answered).flatten()
     }
