@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -259,6 +260,42 @@ def test_one_refused_handshake_takes_no_websockets_that_work_out_of_use(loop, ad
     assert balancer.refusals == 0
     assert ways(answers)["websocket up"] > 0.9 * len(answers), ways(answers)
     assert "no_converter" not in one.pair.near.log.read_text()
+    balancer.server.close()
+
+
+def test_mode_always_asks_again_where_another_worker_has_a_websocket(loop, adaptive):
+    """Refused handshakes in a row: without the other worker two of them would be a verdict for five minutes."""
+    balancer = Balancer(loop)
+
+    def prepare(pair):
+        set_port(endpoint(pair.near.config, "far"), balancer.port)
+        balancer.far_port = pair.far_port
+
+    one = adaptive(mode="always", eager=True, concurrency=2, prepare=prepare)
+
+    def ask() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", one.pair.near_port, timeout=10)
+        with contextlib.closing(connection):
+            connection.request("GET", "/ask")
+            connection.getresponse().read()
+
+    async def run():
+        await asyncio.to_thread(one.wait, lambda: one.metric("tunnel_far_up") == 2)
+        loading = asyncio.create_task(one.load.run(3))
+        await asyncio.sleep(0.5)
+        balancer.refusals = 5
+        balancer.cut_one()
+        await loading
+        deadline = time.monotonic() + PATIENCE
+        # At the latest with the other worker's next probe. A new connection each: they go to either worker.
+        while balancer.refusals > 0 or await asyncio.to_thread(one.metric, "tunnel_far_up") < 2:
+            assert time.monotonic() < deadline
+            await asyncio.to_thread(ask)
+        return await one.load.run(1)
+
+    answers = loop(run(), 60)
+    one.check(answers)
+    assert balancer.refusals == 0
     balancer.server.close()
 
 

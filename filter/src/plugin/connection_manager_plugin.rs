@@ -19,7 +19,7 @@ use super::shared_target::SharedTarget;
 use crate::connection_manager::config::Mode;
 use crate::connection_manager::{
     Claim, Clock, Config, ConnectionManager, Decision, Evidence, Link, ProbeFailure, ProbeId, ProbeKind,
-    Subject, Target, Ticket, Time, Transition, Verdict, Way,
+    Subject, Target, Ticket, Time, Transition, Tunnel, Verdict, Way,
 };
 use crate::websocket::MaskKeys;
 use log::{Level, error, info, log};
@@ -325,20 +325,10 @@ impl Shared {
                 return Told::Go(decision, None);
             }
             let now = state.moment();
-            // Not left to the requests that fail: what becomes of them may show only much later.
             if let Some(place) = place
                 && let (Some(tunnel), Some(target)) = (state.manager.tunnel(place), self.targets.get(place))
-                && let Link::Up { since } = tunnel.link()
             {
-                let up_at = now.host.saturating_sub(now.time.since(since));
-                let news = target.news();
-                if news.refused_between(up_at.saturating_add(1), now.host) {
-                    tunnel.handshake_refused(news.refused, now.time);
-                } else {
-                    let ago = now.host.saturating_sub(news.ended);
-                    let at = Time(now.time.0.saturating_sub(ago));
-                    tunnel.websocket_ended(news.ended, at, now.time);
-                }
+                heed_others(tunnel, target, now);
             }
             let verdict = state.manager.request(place, context_id, now.time);
             let told = told(place, verdict);
@@ -616,4 +606,25 @@ fn told(place: Option<usize>, verdict: Verdict) -> Told {
         _ => None,
     };
     Told::Go(decision, seat)
+}
+
+/// What a request has to know that has become known elsewhere.
+fn heed_others(tunnel: &mut Tunnel, target: &SharedTarget, now: Moment) {
+    match tunnel.link() {
+        // Not left to the requests that fail: what becomes of them may show only much later.
+        Link::Up { since } => {
+            let up_at = now.host.saturating_sub(now.time.since(since));
+            let news = target.news();
+            if news.refused_between(up_at.saturating_add(1), now.host) {
+                tunnel.handshake_refused(news.refused, now.time);
+            } else {
+                let ago = now.host.saturating_sub(news.ended);
+                let at = Time(now.time.0.saturating_sub(ago));
+                tunnel.websocket_ended(news.ended, at, now.time);
+            }
+        }
+        // In mode always this request would be refused, while another worker's WebSocket works.
+        Link::NoConverter { until } if now.time < until && target.has() => tunnel.no_converter(now.time),
+        _ => {}
+    }
 }
