@@ -136,7 +136,7 @@ pub struct Tunnel {
     /// The end of a WebSocket that was heeded last: its mark, and when it was.
     ended: Option<(u64, Time)>,
     /// The refused handshake that was heeded last: its mark.
-    doubted: Option<u64>,
+    refused: Option<u64>,
     /// When the last probe was due that replaces one.
     renewal: Option<Time>,
     backoffs: u32,
@@ -167,7 +167,7 @@ impl Tunnel {
             suspect: false,
             proven: now,
             ended: None,
-            doubted: None,
+            refused: None,
             renewal: None,
             backoffs: 0,
             generation: 0,
@@ -321,10 +321,8 @@ impl Tunnel {
                 let pause_over = self
                     .renewal
                     .is_none_or(|last| now >= last.after(RENEWAL_PAUSE_MS));
-                if !self.suspect && pause_over {
-                    self.suspect = true;
-                    self.next_generation();
-                    self.renew(now);
+                if pause_over {
+                    self.doubt(now);
                 }
             }
         }
@@ -340,23 +338,24 @@ impl Tunnel {
             return;
         }
         self.ended = Some((mark, at));
-        if !self.suspect {
-            self.suspect = true;
-            self.next_generation();
-            self.renew(now);
-        }
+        self.doubt(now);
     }
 
     /// A handshake was refused, on this worker or another one, where this worker's own WebSocket may stand: a probe tells.
     /// `mark` tells refusals apart; each is heeded once.
     pub fn handshake_refused(&mut self, mark: u64, now: Time) {
-        if self.doubted != Some(mark) && matches!(self.link, Link::Up { .. }) {
-            self.doubted = Some(mark);
-            if !self.suspect {
-                self.suspect = true;
-                self.next_generation();
-                self.renew(now);
-            }
+        if self.refused != Some(mark) && matches!(self.link, Link::Up { .. }) {
+            self.refused = Some(mark);
+            self.doubt(now);
+        }
+    }
+
+    /// Until a probe has passed, what entered before says nothing, and nothing enters in mode adaptive.
+    fn doubt(&mut self, now: Time) {
+        if !self.suspect {
+            self.suspect = true;
+            self.next_generation();
+            self.renew(now);
         }
     }
 
