@@ -202,7 +202,7 @@ class Demo:
         sent = f"{AT_ONCE} requests that take a second"
         matched = right == AT_ONCE and most == AT_ONCE
         self.report.line(f"{AT_ONCE} at once", sent, got, matched, time.monotonic() - begun)
-        self.small = [after - first for after, first in zip(self.traffic(), before)]
+        self.small = [after - first for after, first in zip(self.traffic(), before, strict=True)]
 
     def traffic(self) -> tuple[int, int]:
         """Bytes of HTTP between the clients and their Envoy, and of WebSocket between the Envoys, both ways."""

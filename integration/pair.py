@@ -10,7 +10,6 @@ import argparse
 import ctypes
 import http.client
 import json
-import os
 import re
 import secrets
 import shutil
@@ -86,6 +85,19 @@ def listener(config: dict, name: str) -> dict:
 
 def cluster(config: dict, name: str) -> dict:
     return named(config["static_resources"]["clusters"], name, "cluster")
+
+
+def protocol_options(config: dict, cluster_name: str) -> dict:
+    options = cluster(config, cluster_name)["typed_extension_protocol_options"]
+    return options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"]
+
+
+def http_options(config: dict, cluster_name: str) -> dict:
+    return protocol_options(config, cluster_name)["common_http_protocol_options"]
+
+
+def http2_options(config: dict, cluster_name: str) -> dict:
+    return protocol_options(config, cluster_name)["explicit_http_config"]["http2_protocol_options"]
 
 
 def network_filters(item: dict) -> list[dict]:

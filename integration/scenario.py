@@ -116,7 +116,10 @@ def response(item: dict | None) -> Response | None:
     return Response(ResponseHead(status, fields(items)), pieces(body), fields(trailers), interims, early)
 
 
-def load(path: Path = Path(__file__).with_name("scenarios.json")) -> list[Scenario]:
+SCENARIOS = Path(__file__).with_name("scenarios.json")
+
+
+def load(path: Path = SCENARIOS) -> list[Scenario]:
     version, items = take(json.loads(path.read_text()), format=0, scenarios=[])
     if version != 1:
         raise ValueError(f"{path}: format {version}, not 1")

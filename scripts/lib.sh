@@ -1,12 +1,15 @@
 # Sourced by the other scripts: where things are.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CACHE=$ROOT/.cache
 VENV=$CACHE/venv
 PYTHON=$VENV/bin/python
-[[ -z ${CARGO_TARGET_DIR:-} ]] || export CARGO_TARGET_DIR=$(realpath -m "$CARGO_TARGET_DIR")
+if [[ -n ${CARGO_TARGET_DIR:-} ]]; then
+    CARGO_TARGET_DIR=$(realpath -m "$CARGO_TARGET_DIR")
+    export CARGO_TARGET_DIR
+fi
 WASM=${CARGO_TARGET_DIR:-$ROOT/target}/wasm32-unknown-unknown/release/wsferry.wasm
 
 say() { printf '%s\n' "$*"; }

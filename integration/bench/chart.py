@@ -26,7 +26,13 @@ PANELS = (
     ("streams_polls_10000", "near_kib_per_stream", "10,000 idle long polls: KiB a stream, near Envoy", False),
     ("streams_polls_10000", "far_kib_per_stream", "10,000 idle long polls: KiB a stream, far Envoy", False),
 )
-COLOURS = {"http1": "#9aa0a6", "http2": "#5f7fa8", "wsferry": "#d9730d", "wsferry_credentials": "#a34e00", "wsferry_no_credentials": "#f0b27a"}
+COLOURS = {
+    "http1": "#9aa0a6",
+    "http2": "#5f7fa8",
+    "wsferry": "#d9730d",
+    "wsferry_credentials": "#a34e00",
+    "wsferry_no_credentials": "#f0b27a",
+}
 OTHER_COLOUR = "#7a9a6a"
 
 COLUMNS = 2

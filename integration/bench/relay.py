@@ -3,8 +3,9 @@
     relay.py [--delay MILLISECONDS]
 
 It prints the port that it listens on, and reads the port to connect to from standard input. Each further line there is
-answered with the bytes that have passed so far, as JSON; at the end of standard input it ends. Opening a connection takes a round trip too: what the client sends first waits
-two delays longer, as it would for the SYN of a distant peer. There is no limit of bandwidth, and no loss.
+answered with the bytes that have passed so far, as JSON; at the end of standard input it ends. Opening a connection takes a
+round trip too: what the client sends first waits two delays longer, as it would for the SYN of a distant peer. There is no
+limit of bandwidth, and no loss.
 """
 
 from __future__ import annotations

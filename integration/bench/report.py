@@ -165,7 +165,8 @@ def table(results: Results) -> str:
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = []
         for row in rows:
-            cells = [cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))]
+            columns = enumerate(zip(row, widths, strict=True))
+            cells = [cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in columns]
             lines.append("  ".join(cells).rstrip())
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
@@ -187,7 +188,7 @@ def reached(results: Results, target: Target) -> Spread | None:
         return spreads(mine).get(target.metric)
     ratios = [
         one[target.metric] / other[target.metric]
-        for one, other in zip(mine, ways.get(target.against, []))
+        for one, other in zip(mine, ways.get(target.against, []), strict=False)
         if one.get(target.metric) is not None and other.get(target.metric)
     ]
     return Spread(statistics.median(ratios), min(ratios), max(ratios)) if ratios else None

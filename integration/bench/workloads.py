@@ -143,7 +143,7 @@ def decision(bench: Bench) -> None:
                 bench.results.fail("decision", way.name, f"{others:.1%} of the requests were decided otherwise")
     samples = bench.results.samples.get("decision", {})
     for kind in DECIDED:
-        for mine, other in zip(samples.get(kind.name, []), samples.get(UNDECIDED.name, [])):
+        for mine, other in zip(samples.get(kind.name, []), samples.get(UNDECIDED.name, []), strict=False):
             milliseconds = mine["cpu_seconds_per_1000"] - other["cpu_seconds_per_1000"]
             mine["extra_cpu_us"] = milliseconds * 1000 / kind.managers
 

@@ -10,6 +10,7 @@ import resource
 import shutil
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,16 @@ ENVOY = subprocess.run(
     [ROOT / "scripts/setup", "--print", "envoy"], check=True, capture_output=True, text=True
 ).stdout.strip()
 HAS_REVERSE_TUNNELS = envoy_version(ENVOY) >= REVERSE_SINCE
+# Options of a pair in which the far Envoy asks, where this Envoy can do that.
+REVERSED = {"reverse": {"reverse": True}} if HAS_REVERSE_TUNNELS else {}
 collect_ignore = [] if HAS_REVERSE_TUNNELS else ["test_reverse.py"]
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")

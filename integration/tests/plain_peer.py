@@ -1,4 +1,4 @@
-"""A near end written with a CBOR library and sockets alone: what the wire protocol looks like from outside.
+"""A near end written with a CBOR library and sockets alone, and what a far end needs: the wire protocol from outside.
 
 Sends literals only, so that it has no table of its own to keep; reads everything that a far end may send.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import email.utils
+import hashlib
 import io
 import os
 import socket
@@ -199,3 +200,38 @@ class PlainPeer:
                 if item[2]:
                     return status, head, body
         raise ConnectionResetError("closed before the response was complete")
+
+
+def read_handshake(lines) -> dict[bytes, bytes]:
+    """The fields of a near end's request."""
+    fields = {}
+    while (line := lines.readline().strip()):
+        name, _, value = line.partition(b":")
+        fields[name.lower()] = value.strip()
+    return fields
+
+
+def answer_handshake(peer: socket.socket, lines) -> None:
+    """As a far end would."""
+    fields = read_handshake(lines)
+    digest = hashlib.sha1(fields[b"sec-websocket-key"] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+    accept = base64.b64encode(digest).decode()
+    peer.sendall(
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+        f"sec-websocket-protocol: wsferry.v1\r\nsec-websocket-accept: {accept}\r\n\r\n".encode()
+    )
+
+
+def read_messages(stream) -> list:
+    """What a near end's next frame has, nothing if it is no data."""
+    first, second = stream.read(2)
+    length = second & 127
+    if length == 126:
+        length = int.from_bytes(stream.read(2), "big")
+    mask, payload = stream.read(4), stream.read(length)
+    plain = bytes(byte ^ mask[place % 4] for place, byte in enumerate(payload))
+    items = []
+    with io.BytesIO(plain) as sequence:
+        while first & 15 == BINARY and sequence.tell() < length:
+            items.append(cbor2.load(sequence))
+    return items

@@ -3,7 +3,6 @@ reverse proxies, TLS that ends at nginx, and a CONNECT proxy on the near end's w
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import http.client
 import os
@@ -222,10 +221,10 @@ def ask_in_tls(port: int, name: str | None) -> int:
     context = ssl.create_default_context(cafile=directory / "ca.pem")
     if name is not None:
         context.load_cert_chain(directory / f"{name}.pem", directory / f"{name}.key")
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as raw:
-        with context.wrap_socket(raw, server_hostname="far.example") as connection:
-            connection.sendall(b"GET /wsferry HTTP/1.1\r\nhost: far.example\r\n\r\n")
-            return int(connection.recv(4096).split(b" ")[1])
+    raw = socket.create_connection(("127.0.0.1", port), timeout=5)
+    with raw, context.wrap_socket(raw, server_hostname="far.example") as connection:
+        connection.sendall(b"GET /wsferry HTTP/1.1\r\nhost: far.example\r\n\r\n")
+        return int(connection.recv(4096).split(b" ")[1])
 
 
 def test_idle_tunnel_outlives_the_time_outs(kind, ways):

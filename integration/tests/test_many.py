@@ -119,14 +119,14 @@ def test_a_slow_reader_stops_only_itself(client_kind, loop, new_pair, web_origin
             begun = time.monotonic()
             await fetch(b"/hello")
             quick.append(time.monotonic() - begun)
-            peak = [max(old, envoy.memory()) for old, envoy in zip(peak, pair.envoys)]
+            peak = [max(old, envoy.memory()) for old, envoy in zip(peak, pair.envoys, strict=True)]
             await asyncio.sleep(0.02)
         return before, peak, quick, slow.result()
 
     before, peak, quick, got = loop(run(), limit=SLOW_READER_SECONDS + 48)
     wanted = min(SLOW_READER_SECONDS * 100_000, 64 * MIB)
     assert wanted - 200_000 < got < wanted + 800_000
-    growth = [(after - first) / MIB for first, after in zip(before, peak)]
+    growth = [(after - first) / MIB for first, after in zip(before, peak, strict=True)]
     print(
         f"{got} bytes; growth near {growth[0]:.1f} MiB, far {growth[1]:.1f} MiB; "
         f"{len(quick)} other requests, the slowest took {max(quick) * 1000:.0f} ms"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import json
 import os
 import subprocess
 import time
@@ -112,5 +111,5 @@ def test_the_way_a_response_takes_is_in_the_statistics(web):
         connection.request("GET", "/hello")
         assert connection.getresponse().read() == b"hello\n"
         connection.close()
-    assert [a - b for a, b in zip(counts(), before)] == [10, 10]
+    assert [a - b for a, b in zip(counts(), before, strict=True)] == [10, 10]
     assert asking.stats()[f"{cluster}.upstream_cx_active"] == 1
