@@ -2,9 +2,10 @@
 
 use std::rc::Rc;
 
-use super::connection_manager_plugin::{Seat, Shared, Told};
-use super::exports::Stream;
+use super::connection_manager_shared::{Shared, Told};
+use super::connection_manager_state::Seat;
 use super::host::{self, Map, Status};
+use super::interface::Stream;
 use crate::connection_manager::{Decision, Evidence, Way};
 use log::error;
 use proxy_wasm::types::Action;

@@ -13,10 +13,10 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::exports::Connection;
+use super::converter_shared::Shared;
 use super::host::{self, Buffer, Status};
+use super::interface::Connection;
 use super::metrics::Metrics;
-use super::root::Shared;
 use super::shared_target::SharedTarget;
 use super::websocket::{Direction, Side, WebSocket, log, may_be_transient, peer};
 use crate::config::{Handshake, Role};

@@ -15,10 +15,10 @@
 
 use std::rc::Rc;
 
-use super::exports::Stream;
+use super::converter_shared::Shared;
 use super::host::{self, Buffer, Map, Status, StreamKind};
+use super::interface::Stream;
 use super::metrics::Metrics;
-use super::root::Shared;
 use super::shared_target::SharedTarget;
 use super::websocket::{Direction, Side, WebSocket, log, may_be_transient, peer};
 use crate::config::Role;

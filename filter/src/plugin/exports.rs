@@ -10,52 +10,8 @@ use proxy_wasm::traits::{Context, HttpContext, RootContext, StreamContext};
 use proxy_wasm::types::{Action, ContextType, LogLevel};
 
 use super::host::StreamKind;
+use super::interface::{Connection, Plugin, Stream, Unconfigured};
 use super::root;
-
-/// What a plugin does once it is configured: one for each plugin and thread.
-pub(super) trait Plugin {
-    /// The timer that was asked for with [`super::host::set_tick_period`].
-    fn tick(&self);
-
-    /// The response to a call of [`super::host::http_call`], or its failure, which has no headers.
-    fn http_call_response(&self, _token: u32, _has_headers: bool) {}
-
-    /// Which of the following two Envoy needs of this plugin.
-    fn stream_kind(&self) -> StreamKind {
-        StreamKind::Http
-    }
-
-    /// An HTTP stream of this plugin begins.
-    fn stream(&self, context_id: u32) -> Box<dyn Stream>;
-
-    /// A connection of this plugin begins.
-    fn connection(&self, _context_id: u32) -> Box<dyn Connection> {
-        Box::new(root::Unconfigured)
-    }
-}
-
-/// An HTTP stream that passes the filter. `size` is in bytes and of the whole buffer.
-pub(super) trait Stream {
-    fn request_headers(&mut self, end_of_stream: bool) -> Action;
-    fn request_body(&mut self, size: usize, end_of_stream: bool) -> Action;
-    fn request_trailers(&mut self) -> Action;
-    fn response_headers(&mut self, end_of_stream: bool) -> Action;
-    fn response_body(&mut self, size: usize, end_of_stream: bool) -> Action;
-    fn response_trailers(&mut self) -> Action;
-
-    /// The stream is over.
-    fn done(&mut self);
-}
-
-/// A connection that passes the filter. `size` is in bytes and of the whole buffer.
-pub(super) trait Connection {
-    fn begun(&mut self) -> Action;
-    fn downstream_data(&mut self, size: usize, end_of_stream: bool) -> Action;
-    fn upstream_data(&mut self, size: usize, end_of_stream: bool) -> Action;
-
-    /// The connection is over.
-    fn done(&mut self);
-}
 
 /// What is logged, and so at most what Envoy's own level for component `wasm` lets through.
 const LOG_LEVEL: LogLevel = LogLevel::Info;
@@ -102,7 +58,7 @@ impl RootContext for Root {
     fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
         let stream = match &self.plugin {
             Some(plugin) => plugin.stream(context_id),
-            None => Box::new(root::Unconfigured),
+            None => Box::new(Unconfigured),
         };
         Some(Box::new(Http(stream)))
     }
@@ -110,7 +66,7 @@ impl RootContext for Root {
     fn create_stream_context(&self, context_id: u32) -> Option<Box<dyn StreamContext>> {
         let connection = match &self.plugin {
             Some(plugin) => plugin.connection(context_id),
-            None => Box::new(root::Unconfigured),
+            None => Box::new(Unconfigured),
         };
         Some(Box::new(Network(connection)))
     }

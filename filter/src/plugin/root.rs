@@ -1,35 +1,15 @@
-//! One for each plugin and thread: reads the configuration, makes streams, keeps the clock.
+//! Reads a plugin's configuration, and makes what it asks for: one plugin for each thread.
 //!
 //! Envoy's main thread has one too, which is configured and ticks like the others but gets no streams;
-//! so nothing here may act by itself.
+//! so none may act by itself.
 
-use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use super::connection_manager_plugin::ConnectionManagerPlugin;
-use super::converter_connection::ConverterConnection;
-use super::converter_context::ConverterContext;
-use super::exports::{Connection, Plugin, Stream};
-use super::host::{self, Buffer, StreamKind};
-use super::metrics::Metrics;
-use super::shared_target::SharedTarget;
-use crate::config::{Attachment, Config, PluginConfig};
-use log::error;
-use proxy_wasm::types::Action;
-
-/// Between two hand-overs of metrics, milliseconds.
-const TICK: u32 = 1_000;
-
-/// The same while WebSockets wait for their end.
-const CLOSING_TICK: u32 = 100;
-
-/// Nothing is to end later than this from now, nanoseconds: the largest time-out, and a minute. What is, is from before the clock
-/// was set back.
-const LONGEST_NS: u64 = 120_000_000_000;
-
-/// What of the scratch buffer is kept for the next callback, bytes.
-const MAX_SCRATCH: usize = 1 << 20;
+use super::converter_plugin::ConverterPlugin;
+use super::host::{self, Buffer};
+use super::interface::Plugin;
+use crate::config::PluginConfig;
 
 /// Reads the configuration of a plugin, `size` bytes, and makes what it asks for.
 ///
@@ -40,206 +20,11 @@ pub(super) fn configure(size: usize) -> Result<Rc<dyn Plugin>, String> {
     if json.is_empty() {
         return Err("configuration is missing, the least is {\"role\": \"near\"}".to_owned());
     }
-    let config = match PluginConfig::parse(&json).map_err(|error| error.to_string())? {
-        PluginConfig::Converter(config) => config,
-        PluginConfig::ConnectionManager(config) => {
-            let plugin = ConnectionManagerPlugin::new(config)
-                .map_err(|status| format!("no connection manager: {status}"))?;
-            return Ok(Rc::new(plugin));
-        }
-    };
-    let metrics =
-        Metrics::define(&config.metrics_prefix).map_err(|status| format!("no metrics: {status}"))?;
-    host::set_tick_period(TICK).map_err(|status| format!("no timer: {status}"))?;
-    Ok(Rc::new(ConverterPlugin(Rc::new(Shared {
-        config: Arc::new(config),
-        metrics,
-        scratch: Cell::default(),
-        closing: RefCell::default(),
-        tick: Cell::new(TICK),
-    }))))
-}
-
-/// One end of the WebSockets.
-struct ConverterPlugin(Rc<Shared>);
-
-impl Plugin for ConverterPlugin {
-    fn tick(&self) {
-        self.0.tick();
+    match PluginConfig::parse(&json).map_err(|error| error.to_string())? {
+        PluginConfig::Converter(config) => Ok(Rc::new(ConverterPlugin::new(config)?)),
+        PluginConfig::ConnectionManager(config) => match ConnectionManagerPlugin::new(config) {
+            Ok(plugin) => Ok(Rc::new(plugin)),
+            Err(status) => Err(format!("no connection manager: {status}")),
+        },
     }
-
-    fn stream_kind(&self) -> StreamKind {
-        self.0.stream_kind()
-    }
-
-    fn stream(&self, context_id: u32) -> Box<dyn Stream> {
-        Box::new(ConverterContext::new(context_id, &self.0))
-    }
-
-    fn connection(&self, context_id: u32) -> Box<dyn Connection> {
-        match &self.0.config.attachment {
-            Attachment::Network(handshake) => {
-                Box::new(ConverterConnection::new(context_id, &self.0, handshake))
-            }
-            Attachment::Http => Box::new(Unconfigured),
-        }
-    }
-}
-
-/// What the connections of one plugin on one worker have in common.
-pub(super) struct Shared {
-    pub(super) config: Arc<Config>,
-    pub(super) metrics: Metrics,
-    scratch: Cell<Vec<u8>>,
-    closing: RefCell<Vec<Closing>>,
-    /// Of the timer, milliseconds.
-    tick: Cell<u32>,
-}
-
-/// A context whose stream or connection has to be ended.
-struct Closing {
-    context_id: u32,
-    /// When, by the host's clock, nanoseconds.
-    at: u64,
-}
-
-impl Shared {
-    /// Calls `work` with an empty buffer that keeps its memory from callback to callback.
-    pub(super) fn with_scratch<T>(&self, work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-        let mut scratch = self.scratch.take();
-        let result = work(&mut scratch);
-        if scratch.capacity() <= MAX_SCRATCH {
-            scratch.clear();
-            self.scratch.set(scratch);
-        }
-        result
-    }
-
-    /// What Envoy's contexts of this plugin are.
-    fn stream_kind(&self) -> StreamKind {
-        match self.config.attachment {
-            Attachment::Http => StreamKind::Http,
-            Attachment::Network(_) => StreamKind::Connection,
-        }
-    }
-
-    /// Has the stream or connection of this context ended, at the first tick after so many milliseconds.
-    ///
-    /// Never in the callback that wants it: Envoy ends it before what the callback has written is on its way, and the
-    /// Close frame would be lost.
-    pub(super) fn end_later(&self, context_id: u32, milliseconds: u32) {
-        let at = host::now().saturating_add(u64::from(milliseconds).saturating_mul(1_000_000));
-        if let Ok(mut closing) = self.closing.try_borrow_mut() {
-            closing.retain(|one| one.context_id != context_id);
-            closing.push(Closing { context_id, at });
-        }
-        self.set_tick(CLOSING_TICK);
-    }
-
-    /// Tells the connection managers of a near end's tunnel that its next request needs another WebSocket.
-    pub(super) fn tell_end(&self) {
-        if let Some(tunnel) = &self.config.tunnel {
-            SharedTarget::of(tunnel).end();
-        }
-    }
-
-    /// This context is gone, or needs no end any more.
-    pub(super) fn ended(&self, context_id: u32) {
-        if let Ok(mut closing) = self.closing.try_borrow_mut() {
-            closing.retain(|one| one.context_id != context_id);
-        }
-    }
-
-    fn tick(&self) {
-        self.metrics.flush();
-        for context_id in self.take_due() {
-            let ended =
-                host::set_effective_context(context_id).and_then(|()| host::close_stream(self.stream_kind()));
-            if let Err(status) = ended {
-                error!("#{context_id}: can't be ended: {status}");
-            }
-        }
-    }
-
-    /// The streams whose time has come; of many the first, and the others with the next tick. Slows the ticks down where
-    /// none is left.
-    fn take_due(&self) -> Vec<u32> {
-        let Ok(mut closing) = self.closing.try_borrow_mut() else {
-            return Vec::new();
-        };
-        let now = host::now();
-        let due = closing
-            .extract_if(.., |one| one.at <= now || one.at > now.saturating_add(LONGEST_NS))
-            .take(host::MOST_AT_ONCE)
-            .map(|one| one.context_id)
-            .collect();
-        if closing.is_empty() {
-            self.set_tick(TICK);
-        }
-        due
-    }
-
-    /// Envoy begins the period anew, so it is set only where it changes: with a new connection every now and then it would
-    /// never come to its end.
-    fn set_tick(&self, milliseconds: u32) {
-        if self.tick.replace(milliseconds) != milliseconds
-            && let Err(status) = host::set_tick_period(milliseconds)
-        {
-            error!("can't set the timer: {status}");
-        }
-    }
-}
-
-/// What came although there is no valid configuration: it goes nowhere.
-pub(super) struct Unconfigured;
-
-impl Stream for Unconfigured {
-    fn request_headers(&mut self, _: bool) -> Action {
-        let sent = host::send_local_response(503, "wsferry_unconfigured", &[], "no valid configuration\n");
-        if let Err(status) = sent {
-            error!("can't refuse a stream: {status}");
-        }
-        Action::Pause
-    }
-
-    fn request_body(&mut self, _: usize, _: bool) -> Action {
-        Action::Pause
-    }
-
-    fn request_trailers(&mut self) -> Action {
-        Action::Pause
-    }
-
-    fn response_headers(&mut self, _: bool) -> Action {
-        Action::Continue
-    }
-
-    fn response_body(&mut self, _: usize, _: bool) -> Action {
-        Action::Continue
-    }
-
-    fn response_trailers(&mut self) -> Action {
-        Action::Continue
-    }
-
-    fn done(&mut self) {}
-}
-
-impl Connection for Unconfigured {
-    fn begun(&mut self) -> Action {
-        if let Err(status) = host::close_stream(StreamKind::Connection) {
-            error!("can't refuse a connection: {status}");
-        }
-        Action::Pause
-    }
-
-    fn downstream_data(&mut self, _: usize, _: bool) -> Action {
-        Action::Pause
-    }
-
-    fn upstream_data(&mut self, _: usize, _: bool) -> Action {
-        Action::Pause
-    }
-
-    fn done(&mut self) {}
 }

@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
+use super::converter_shared::Shared;
 use super::host::{self, Buffer, Status};
 use super::mask_keys::RandomKeys;
-use super::root::Shared;
 use crate::config::Role;
 use crate::converter::{Closed, Closer, Converter, Counts};
 use crate::error::close_code;

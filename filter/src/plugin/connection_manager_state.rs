@@ -1,0 +1,176 @@
+//! What the connection manager of one worker knows and counts, by the clock, and when it wants to be woken.
+
+use std::collections::HashMap;
+
+use super::connection_manager_metrics::ConnectionManagerMetrics;
+use super::host::{self, Status};
+use super::mask_keys::RandomKeys;
+use crate::connection_manager::{
+    Clock, Config, ConnectionManager, Decision, Link, ProbeId, ProbeKind, Ticket, Time, Transition,
+};
+use crate::converter::MaskKeys;
+use log::{Level, error, log};
+
+/// Counts go to Envoy at the latest after so many milliseconds.
+const FLUSH_MS: u32 = 1_000;
+
+/// A request's place in a tunnel.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seat {
+    pub(super) place: usize,
+    pub(super) ticket: Ticket,
+}
+
+/// A moment by two clocks.
+#[derive(Clone, Copy)]
+pub(super) struct Moment {
+    /// By the host's, milliseconds.
+    pub(super) host: u64,
+    /// By the one that never goes back.
+    pub(super) time: Time,
+}
+
+/// Of one worker, or of Envoy's main thread.
+pub(super) struct State {
+    pub(super) manager: ConnectionManager,
+    clock: Clock,
+    random: RandomKeys,
+    pub(super) metrics: ConnectionManagerMetrics,
+    pub(super) calls: Vec<Call>,
+    /// What requests that waited are told, until they come for it.
+    pub(super) told: HashMap<u32, (Decision, Option<Seat>)>,
+    /// When the timer goes off, if it is set.
+    pub(super) armed: Option<Time>,
+    /// It has a period.
+    ticking: bool,
+    /// When counts were last handed over.
+    flushed: Time,
+    pub(super) is_worker: bool,
+}
+
+/// A probe under way.
+pub(super) struct Call {
+    pub(super) token: u32,
+    pub(super) place: usize,
+    pub(super) probe: ProbeId,
+    pub(super) sent: Time,
+    /// By the host's clock, milliseconds.
+    pub(super) sent_at: u64,
+}
+
+/// The host's clock, milliseconds.
+pub(super) fn host_now() -> u64 {
+    host::now() / 1_000_000
+}
+
+pub(super) fn failed(what: &str, status: Status) {
+    error!("connection manager: {what}: {status}");
+}
+
+impl State {
+    /// Of a worker that has seen nothing yet, or of main.
+    pub(super) fn new(config: &Config) -> Result<Self, Status> {
+        let mut clock = Clock::default();
+        let now = clock.now(host_now());
+        Ok(Self {
+            manager: ConnectionManager::new(config, now),
+            clock,
+            random: RandomKeys::new(),
+            metrics: ConnectionManagerMetrics::define(config)?,
+            calls: Vec::new(),
+            told: HashMap::default(),
+            armed: None,
+            ticking: false,
+            flushed: now,
+            is_worker: false,
+        })
+    }
+
+    /// Asks the host, which is a call out of the sandbox.
+    pub(super) fn moment(&mut self) -> Moment {
+        let host = host_now();
+        let time = self.clock.now(host);
+        Moment { host, time }
+    }
+
+    pub(super) fn now(&mut self) -> Time {
+        self.moment().time
+    }
+
+    pub(super) fn random(&mut self) -> u32 {
+        u32::from_le_bytes(self.random.next_key())
+    }
+
+    pub(super) fn due_probes(&mut self) -> Vec<(usize, ProbeKind)> {
+        let (now, random) = (self.now(), self.random());
+        self.manager
+            .tunnels()
+            .enumerate()
+            .filter_map(|(place, tunnel)| Some((place, tunnel.poll(now, random)?)))
+            .collect()
+    }
+
+    /// What has changed goes to the log and the gauges.
+    pub(super) fn report(&mut self) {
+        let is_worker = self.is_worker;
+        for (place, tunnel) in self.manager.tunnels().enumerate() {
+            let Some(Transition { from, to }) = tunnel.take_transition() else {
+                continue;
+            };
+            let was_up = matches!(from, Link::Up { .. });
+            let is_up = matches!(to, Link::Up { .. });
+            if is_up != was_up {
+                self.metrics.up(place, is_up);
+            }
+            if !is_worker || from == to {
+                continue;
+            }
+            let (level, how_long) = match to {
+                Link::Backoff { until } | Link::NoConverter { until } => {
+                    let left = until.since(self.clock.now(host_now()));
+                    (Level::Warn, format!(" for {left} ms"))
+                }
+                Link::Idle | Link::Opening { .. } | Link::Up { .. } => (Level::Info, String::new()),
+            };
+            let (name, from, to) = (&tunnel.config().name, from.as_str(), to.as_str());
+            log!(level, "tunnel {name}: {from} -> {to}{how_long}");
+        }
+    }
+
+    /// The host's timer goes on with its period as long as it has one.
+    fn disarm(&mut self) {
+        if self.armed.is_none()
+            && std::mem::take(&mut self.ticking)
+            && let Err(status) = host::set_tick_period(0)
+        {
+            failed("can't stop the timer", status);
+        }
+    }
+
+    /// Hands a worker's counts over once a second, and sets the timer for what comes next. Where the timer goes off
+    /// in time anyway, it needs no look at the clock.
+    pub(super) fn arm(&mut self, now: Option<Time>) {
+        let is_dirty = self.is_worker && (!self.manager.counts().is_empty() || self.metrics.is_dirty());
+        let flush = is_dirty.then(|| self.flushed.after(FLUSH_MS));
+        let Some(next) = [self.manager.wake(), flush].into_iter().flatten().min() else {
+            return self.disarm();
+        };
+        if self.armed.is_some_and(|armed| armed <= next) {
+            return;
+        }
+        let now = now.unwrap_or_else(|| self.now());
+        if flush.is_some_and(|flush| now >= flush) {
+            self.metrics.flush(self.manager.counts());
+            self.flushed = now;
+            return self.arm(Some(now));
+        }
+        let period = u32::try_from(next.since(now)).unwrap_or(u32::MAX).max(1);
+        match host::set_tick_period(period) {
+            Ok(()) => {
+                self.armed = Some(next);
+                self.ticking = true;
+            }
+            Err(status) => failed("can't set the timer", status),
+        }
+    }
+}
