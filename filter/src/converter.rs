@@ -265,12 +265,23 @@ impl Converter {
         self.joint.websocket_end();
     }
 
-    /// Moves what is to be sent to the local codec into `out`, which is cleared first.
+    /// Lends memory for what the next call of [`Converter::http2_input`] becomes, until [`Converter::take_websocket_output`];
+    /// what `memory` holds is dropped. Nothing that isn't under way keeps memory, so that many converters need little.
+    pub fn lend_websocket_output(&mut self, memory: Vec<u8>) {
+        self.joint.websocket.lend(memory);
+    }
+
+    /// The same for [`Converter::websocket_input`], until [`Converter::take_http2_output`].
+    pub fn lend_http2_output(&mut self, memory: Vec<u8>) {
+        self.joint.http2.lend(memory);
+    }
+
+    /// Moves what is to be sent to the local codec into `out`, with its memory.
     pub fn take_http2_output(&mut self, out: &mut Vec<u8>) {
         self.joint.http2.take(out);
     }
 
-    /// Moves what is to be sent over the WebSocket into `out`, which is cleared first.
+    /// Moves what is to be sent over the WebSocket into `out`, with its memory.
     pub fn take_websocket_output(&mut self, out: &mut Vec<u8>) {
         self.joint.websocket.take(out);
         let counts = &mut self.joint.counts;
@@ -318,6 +329,13 @@ impl Converter {
     pub fn take_counts(&mut self) -> Counts {
         std::mem::take(&mut self.joint.counts)
     }
+}
+
+/// Has what waits in `out` wait in `memory`.
+fn lend(out: &mut Vec<u8>, mut memory: Vec<u8>) {
+    memory.clear();
+    memory.extend_from_slice(out);
+    *out = memory;
 }
 
 fn length(bytes: &[u8]) -> u64 {

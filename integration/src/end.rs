@@ -84,6 +84,12 @@ impl NativeEnd {
         }
     }
 
+    /// Leaves the converter with nothing but its own memory: the buffers are what the connections of a worker share.
+    pub fn drop_buffers(&mut self) {
+        self.input = Vec::new();
+        self.output = Vec::new();
+    }
+
     /// The converter itself, for its counts.
     pub fn converter(&mut self) -> &mut Converter {
         &mut self.converter
@@ -92,6 +98,8 @@ impl NativeEnd {
 
 impl End for NativeEnd {
     fn http2_input(&mut self, input: &[u8], websocket: &mut Vec<u8>) {
+        self.converter
+            .lend_websocket_output(std::mem::take(&mut self.output));
         self.converter.http2_input(input, &mut self.keys);
         self.converter.take_websocket_output(&mut self.output);
         websocket.extend_from_slice(&self.output);
@@ -100,6 +108,7 @@ impl End for NativeEnd {
     fn websocket_input(&mut self, input: &[u8], http2: &mut Vec<u8>) {
         self.input.clear();
         self.input.extend_from_slice(input);
+        self.converter.lend_http2_output(std::mem::take(&mut self.output));
         self.converter.websocket_input(&mut self.input, &mut self.keys);
         self.converter.take_http2_output(&mut self.output);
         http2.extend_from_slice(&self.output);

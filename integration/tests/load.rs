@@ -270,6 +270,72 @@ fn a_hundred_thousand_requests_one_after_the_other_leave_memory_flat() {
     );
 }
 
+/// Bytes that a far end keeps of a WebSocket that is idle after what `work` did.
+fn kept(work: impl FnOnce(&mut Line<NativeEnd, Counted>)) -> isize {
+    HELD.set(0);
+    let mut line = Line::connect(NativeEnd::new(NEAR), Counted::new(FAR), &Chunking::AsIs);
+    work(&mut line);
+    assert_eq!(line.far.0.converter().open_streams(), 0);
+    inside(|| line.far.0.drop_buffers());
+    HELD.get()
+}
+
+#[test]
+fn an_idle_websocket_keeps_little_of_what_it_was() {
+    let head = |extra: &[(&str, String)]| {
+        let plain = [
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":authority", "a"),
+            (":path", "/"),
+        ];
+        let plain = plain.map(|(name, value)| (name, value.to_owned()));
+        let all = plain.iter().chain(extra);
+        all.map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
+            .collect::<Vec<_>>()
+    };
+    let answer = |line: &mut Line<NativeEnd, Counted>| {
+        line.settle();
+        let arrived = line.server.take_exchange();
+        for frame in &arrived {
+            if let Frame::Headers { stream, .. } = frame {
+                let status = vec![(b":status".to_vec(), b"204".to_vec())];
+                line.server.headers(*stream, &status, true);
+            }
+        }
+        line.settle();
+        line.client.take_exchange();
+        arrived.len()
+    };
+    let small = kept(|line| {
+        line.client.headers(1, &head(&[]), true);
+        assert_eq!(answer(line), 1);
+    });
+    let burst = kept(|line| {
+        for number in 0..10_000 {
+            line.client.headers(1 + 2 * number, &head(&[]), true);
+        }
+        assert_eq!(answer(line), 10_000);
+    });
+    // A megabyte for the codec, of references to a few large values.
+    let large = kept(|line| {
+        let extra: Vec<_> = ["x-a", "x-b", "x-c", "x-d"]
+            .map(|name| (name, "v".repeat(7_000)))
+            .into();
+        for number in 0..40 {
+            line.client.headers(1 + 2 * number, &head(&extra), true);
+        }
+        assert_eq!(answer(line), 40);
+    });
+    println!("{small} bytes after one request, {burst} after ten thousand at once, {large} after a megabyte");
+    for bytes in [burst, large] {
+        assert!(
+            bytes < small + 256 * 1024,
+            "{bytes} bytes, {small} after one request"
+        );
+    }
+}
+
 /// What a hostile near end sends to a far end: messages over and over, whether they are answered or not.
 fn flood(payload: &[u8], times: usize) -> (isize, Option<Closed>) {
     let mut closed = None;

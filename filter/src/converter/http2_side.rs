@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::lend;
 use crate::error::{Error, http2_code};
 use crate::http2;
 use crate::message::{Http2Id, Message, Settings};
@@ -53,13 +54,18 @@ impl Http2Side {
         self.out.len().saturating_add(usize::from(self.owed > 0))
     }
 
+    /// See [`super::Converter::lend_http2_output`].
+    pub fn lend(&mut self, memory: Vec<u8>) {
+        lend(&mut self.out, memory);
+    }
+
+    /// Moves the output out, with its memory.
     pub fn take(&mut self, out: &mut Vec<u8>) {
         let bytes = std::mem::take(&mut self.owed);
         if bytes > 0 {
             self.send(&Message::Credit { stream: None, bytes });
         }
-        out.clear();
-        std::mem::swap(&mut self.out, out);
+        *out = std::mem::take(&mut self.out);
     }
 
     /// Makes room for what `input` bytes of the WebSocket become, so that bodies aren't moved again and

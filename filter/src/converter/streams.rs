@@ -13,6 +13,9 @@ const MAX_WINDOW: i64 = 0x7fff_ffff;
 /// The window of a connection, and of a stream until settings say otherwise (RFC 9113 §6.9.2), bytes.
 const DEFAULT_WINDOW: i64 = 65_535;
 
+/// Room for so many streams at most is kept for those to come.
+const KEPT_STREAMS: usize = 256;
+
 /// How far one direction of a stream has come. A request's direction begins in `Body`.
 ///
 /// ```text
@@ -277,19 +280,32 @@ impl Streams {
     pub fn remove(&mut self, wire: WireId) -> Option<Stream> {
         let stream = self.by_wire.remove(&wire)?;
         self.by_http2.remove(&stream.http2);
+        self.give_back();
         Some(stream)
+    }
+
+    /// Gives back the memory of streams that were open at once some time ago.
+    fn give_back(&mut self) {
+        let open = self.by_wire.len();
+        if self.by_wire.capacity() > KEPT_STREAMS && open < self.by_wire.capacity() / 8 {
+            let kept = open.saturating_mul(2).max(KEPT_STREAMS / 2);
+            self.by_wire.shrink_to(kept);
+            self.by_http2.shrink_to(kept);
+        }
     }
 
     /// Forgets the streams that the codec opened or got after `last`: those that a GOAWAY refuses.
     pub fn remove_after(&mut self, last: Http2Id) {
         self.by_http2.retain(|http2, _| *http2 <= last);
         self.by_wire.retain(|_, stream| stream.http2 <= last);
+        self.give_back();
     }
 
     /// Forgets all streams and returns their identifiers at the codec, in the order of opening.
     pub fn drain(&mut self) -> Vec<Http2Id> {
         let mut ids: Vec<_> = self.by_wire.drain().map(|(_, stream)| stream.http2).collect();
         self.by_http2.clear();
+        self.give_back();
         ids.sort_unstable();
         ids
     }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::lend;
 use crate::cbor;
 use crate::config::MESSAGE_BYTES;
 use crate::error::Error;
@@ -86,10 +87,15 @@ impl WebSocketSide {
         self.held = self.out.len();
     }
 
+    /// See [`super::Converter::lend_websocket_output`].
+    pub fn lend(&mut self, memory: Vec<u8>) {
+        lend(&mut self.out, memory);
+    }
+
+    /// Moves the output out, with its memory.
     pub fn take(&mut self, out: &mut Vec<u8>) {
         self.held = 0;
-        out.clear();
-        std::mem::swap(&mut self.out, out);
+        *out = std::mem::take(&mut self.out);
         if self.close == Close::Written {
             self.close = Close::Taken;
         }

@@ -55,15 +55,19 @@ impl Shared {
         })
     }
 
-    /// Calls `work` with an empty buffer that keeps its memory from callback to callback.
-    pub(super) fn with_scratch<T>(&self, work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-        let mut scratch = self.scratch.take();
-        let result = work(&mut scratch);
-        if scratch.capacity() <= MAX_SCRATCH {
-            scratch.clear();
-            self.scratch.set(scratch);
+    /// Memory for what a callback writes, see [`Shared::put_scratch`].
+    pub(super) fn take_scratch(&self) -> Vec<u8> {
+        self.scratch.take()
+    }
+
+    /// Keeps a buffer's memory for the next callback, if there is none that is larger.
+    pub(super) fn put_scratch(&self, mut buffer: Vec<u8>) {
+        let other = self.scratch.take();
+        if buffer.capacity() > MAX_SCRATCH || buffer.capacity() < other.capacity() {
+            buffer = other;
         }
-        result
+        buffer.clear();
+        self.scratch.set(buffer);
     }
 
     /// What Envoy's contexts of this plugin are.

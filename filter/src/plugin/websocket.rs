@@ -111,6 +111,14 @@ impl WebSocket {
 
     /// Converts what one side has sent, whose output waits for [`WebSocket::give`].
     pub(super) fn take(&mut self, side: Side, input: &mut [u8], end: bool) {
+        // Before that the output may have to wait, and what is lent would be gone for others.
+        if self.opened_at.is_some() {
+            let memory = self.shared.take_scratch();
+            match side {
+                Side::Http2 => self.converter.lend_websocket_output(memory),
+                Side::WebSocket => self.converter.lend_http2_output(memory),
+            }
+        }
         let keys = &mut self.mask_keys;
         match side {
             Side::Http2 => {
@@ -134,20 +142,19 @@ impl WebSocket {
 
     /// Replaces a buffer by `before` and what became of what this side has sent.
     pub(super) fn give(&mut self, side: Side, buffer: Buffer, before: &[u8]) -> Result<(), Status> {
-        let shared = Rc::clone(&self.shared);
-        shared.with_scratch(|out| {
-            match side {
-                Side::Http2 => self.converter.take_websocket_output(out),
-                Side::WebSocket => self.converter.take_http2_output(out),
-            }
-            if before.is_empty() {
-                host::replace_buffer(buffer, out)
-            } else {
-                host::replace_buffer(buffer, &[before, out.as_slice()].concat())
-            }
-        })?;
+        let mut out = Vec::new();
+        match side {
+            Side::Http2 => self.converter.take_websocket_output(&mut out),
+            Side::WebSocket => self.converter.take_http2_output(&mut out),
+        }
+        let replaced = if before.is_empty() {
+            host::replace_buffer(buffer, &out)
+        } else {
+            host::replace_buffer(buffer, &[before, out.as_slice()].concat())
+        };
+        self.shared.put_scratch(out);
         self.count();
-        Ok(())
+        replaced
     }
 
     /// See [`Converter::begin`].
