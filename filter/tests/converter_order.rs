@@ -13,7 +13,7 @@
 mod converter;
 mod owned;
 
-use converter::{End, Sent, data, near, request, response, settings};
+use converter::{End, Sent, data, goaway, near, request, response, settings};
 use owned::Owned;
 use wsferry::Error;
 
@@ -210,6 +210,18 @@ fn sixteen_settings_may_be_without_answer() {
     far.converter.begin();
     far.peer(&vec![settings(); 16]);
     assert_eq!(far.converter.closed(), None);
+}
+
+/// Each is held against all open streams.
+#[test]
+fn sixteen_goaways_of_the_other_end_are_enough() {
+    let mut near = End::new(r#"{"role": "near"}"#);
+    near.codec(&[settings(), request(1, true)]);
+    near.peer(&[settings()]);
+    near.peer(&vec![goaway(None, 0); 16]);
+    assert_eq!(near.converter.closed(), None);
+    near.peer(&[goaway(None, 0)]);
+    assert_eq!(converter::closed_by(&near), Some(Error::ExcessiveLoad));
 }
 
 /// A client's goaway says nothing of a client's streams (RFC 9113 §6.8).

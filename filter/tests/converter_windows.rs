@@ -139,6 +139,42 @@ fn settings_of_the_other_end_reach_the_codec_without_those_of_one_hop() {
     }
 }
 
+/// At either end the smaller of its own limit and the server's, also where settings don't mention it (again).
+#[test]
+fn a_client_is_told_how_many_streams_an_end_takes() {
+    let limited = |role: &str| {
+        End::new(&format!(
+            r#"{{"role": "{role}", "limits": {{"max_streams": 8}}}}"#
+        ))
+    };
+    let streams = |settings: &Owned| {
+        let Owned::Settings(entries) = settings else {
+            panic!("{settings:?}");
+        };
+        entries.iter().find(|(id, _)| *id == 3).map(|(_, value)| *value)
+    };
+    let (mut near, mut far) = (limited("near"), limited("far"));
+    for (server, told) in [(None, 8), (Some(100), 8), (Some(5), 5), (None, 5)] {
+        let of_server = Owned::Settings(server.map(|value| (3, value)).into_iter().collect());
+        let got = near.peer(&[of_server.clone()]);
+        assert_eq!(got.iter().filter_map(streams).next(), Some(told), "{server:?}");
+        let [Sent::Message(sent)] = &far.sent(&[of_server])[..] else {
+            panic!("settings alone");
+        };
+        assert_eq!(streams(sent), Some(told), "{server:?}");
+    }
+    // What a client tells is of pushed streams.
+    let of_client = Owned::Settings(vec![(3, 100)]);
+    let [Sent::Message(sent)] = &near.sent(std::slice::from_ref(&of_client))[..] else {
+        panic!("settings alone");
+    };
+    assert_eq!(streams(sent), Some(100));
+    assert_eq!(
+        far.peer(&[of_client]).iter().filter_map(streams).next(),
+        Some(100)
+    );
+}
+
 /// What HTTP/2 allows in the first settings alone, like 9 (RFC 9218), would come too late, and a codec takes 32.
 #[test]
 fn settings_that_are_not_of_the_protocol_stay_here() {

@@ -13,6 +13,9 @@ use crate::http2::Sender;
 use crate::message::{Http2Id, Message, RequestHead, Settings, WireId};
 use crate::websocket;
 
+/// `goaway`s that the other end may say. HTTP/2's ends say two for a graceful shutdown (RFC 9113 §6.8).
+const MAX_GOAWAYS: u32 = 16;
+
 /// What both directions share: everything but the readers, from which messages are borrowed.
 pub(super) struct Joint {
     /// What the local codec is: the client is where requests are made.
@@ -21,14 +24,19 @@ pub(super) struct Joint {
     pub(super) prelude: Option<Prelude>,
     /// What the other end sends may still be what precedes HTTP/2.
     raw_expected: bool,
-    max_header_list_bytes: u32,
-    /// The largest header list that the other end accepts, as far as it has told, bytes.
-    peer_max_header_list_bytes: u32,
+    /// Bytes of a header list: what the codec accepts, and what the other end does.
+    codec_header_list: Limit,
+    peer_header_list: Limit,
+    /// Streams that the other end may open at the codec, and the codec at the other end.
+    codec_streams: Limit,
+    peer_streams: Limit,
     pub(super) streams: Streams,
     pub(super) http2: Http2Side,
     pub(super) websocket: WebSocketSide,
     /// Data for streams that are gone, to be given back to the other end's connection window, bytes.
     pub(super) stray_bytes: u32,
+    /// How often the other end has said `goaway`.
+    goaways: u32,
     /// Either side has said `goaway`, and not because of an error.
     going_away: bool,
     /// The last stream that counts, once the codec was told of one (a client) or has told one (a server).
@@ -41,21 +49,50 @@ pub(super) struct Joint {
     pub(super) counts: Counts,
 }
 
+/// A setting that this end has a limit for, too. What settings don't mention keeps its value.
+#[derive(Clone, Copy)]
+struct Limit {
+    own: u32,
+    /// By whoever sends the settings.
+    told: u32,
+}
+
+impl Limit {
+    /// Of one who has told none yet.
+    fn new(own: usize) -> Self {
+        Self {
+            own: u32::try_from(own).unwrap_or(u32::MAX),
+            told: u32::MAX,
+        }
+    }
+
+    /// Puts the smaller one into settings that are passed on.
+    fn apply(&mut self, id: u16, settings: &mut Settings) {
+        self.told = settings.get(id).unwrap_or(self.told);
+        settings.set(id, self.told.min(self.own));
+    }
+}
+
 impl Joint {
     /// For a connection before its first byte; `writer` is what this end is to the other end.
     pub(super) fn new(config: &Config, codec: Sender, writer: websocket::Sender) -> Self {
         let limits = &config.limits;
         let reversed = config.requests_from == Role::Far;
+        let header_list = Limit::new(limits.max_header_list_bytes);
+        let most_streams = Limit::new(limits.max_streams);
         Self {
             codec,
             prelude: reversed.then(|| Prelude::new(codec)),
             raw_expected: reversed,
-            max_header_list_bytes: u32::try_from(limits.max_header_list_bytes).unwrap_or(u32::MAX),
-            peer_max_header_list_bytes: u32::MAX,
+            codec_header_list: header_list,
+            peer_header_list: header_list,
+            codec_streams: most_streams,
+            peer_streams: most_streams,
             streams: Streams::new(limits.max_streams),
             http2: Http2Side::new(codec.other()),
             websocket: WebSocketSide::new(writer, cbor::Encoder::new(&config.field_policy)),
             stray_bytes: 0,
+            goaways: 0,
             going_away: false,
             goaway_last: None,
             codec_gone: false,
@@ -72,7 +109,7 @@ impl Joint {
         keys: &mut dyn MaskKeys,
     ) -> Result<(), Error> {
         if let Some((stream, bytes)) = header_list_size(&message)
-            && u32::try_from(bytes).unwrap_or(u32::MAX) > self.peer_max_header_list_bytes
+            && u32::try_from(bytes).unwrap_or(u32::MAX) > self.peer_header_list.told
         {
             self.refuse_outgoing(stream, Error::Http2HeaderListTooBig, keys);
             return Ok(());
@@ -230,11 +267,12 @@ impl Joint {
         }
         self.websocket.await_ack(initial)?;
         let mut end_to_end = settings.clone();
-        let own = self.max_header_list_bytes;
-        let least = settings
-            .get(Settings::MAX_HEADER_LIST_SIZE)
-            .map_or(own, |codec| codec.min(own));
-        end_to_end.set(Settings::MAX_HEADER_LIST_SIZE, least);
+        self.codec_header_list
+            .apply(Settings::MAX_HEADER_LIST_SIZE, &mut end_to_end);
+        if self.codec == Sender::Server {
+            self.codec_streams
+                .apply(Settings::MAX_CONCURRENT_STREAMS, &mut end_to_end);
+        }
         self.send(Message::Settings(&end_to_end), keys);
         Ok(())
     }
@@ -315,6 +353,11 @@ impl Joint {
                 Ok(())
             }
             Message::Goaway { last, code } => {
+                // Each is held against all streams.
+                self.goaways = self.goaways.saturating_add(1);
+                if self.goaways > MAX_GOAWAYS {
+                    return Err(Error::ExcessiveLoad);
+                }
                 self.going_away |= code == http2_code::NO_ERROR;
                 let last = match (self.codec, last) {
                     // A client's is of pushed streams (RFC 9113 §6.8), and there are none.
@@ -459,10 +502,12 @@ impl Joint {
         // (RFC 9113 §6.5.2).
         end_to_end.set(Settings::ENABLE_PUSH, 0);
         self.streams.apply_peer_settings(&end_to_end)?;
-        let peer = end_to_end.get(Settings::MAX_HEADER_LIST_SIZE);
-        self.peer_max_header_list_bytes = peer.unwrap_or(self.peer_max_header_list_bytes);
-        let least = self.peer_max_header_list_bytes.min(self.max_header_list_bytes);
-        end_to_end.set(Settings::MAX_HEADER_LIST_SIZE, least);
+        self.peer_header_list
+            .apply(Settings::MAX_HEADER_LIST_SIZE, &mut end_to_end);
+        if self.codec == Sender::Client {
+            self.peer_streams
+                .apply(Settings::MAX_CONCURRENT_STREAMS, &mut end_to_end);
+        }
         self.http2.send_settings(&end_to_end)
     }
 
