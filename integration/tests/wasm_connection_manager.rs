@@ -146,6 +146,19 @@ fn the_rate_opens_a_tunnel_and_a_probe_brings_it_up() {
     assert_eq!(vm.faults(), &[] as &[String]);
 }
 
+/// A new configuration makes a new plugin, and the old one goes before its timer does.
+#[test]
+fn a_plugin_that_goes_leaves_its_counts() {
+    let mut vm = start("", &SharedData::default());
+    for _ in 0..3 {
+        assert_eq!(exchange(&mut vm), "http cold");
+    }
+    assert_eq!(vm.metric("wsferry_decisions_http_cold"), Some(0));
+    vm.delete_plugin().unwrap();
+    assert_eq!(vm.metric("wsferry_decisions_http_cold"), Some(3));
+    assert_eq!(vm.faults(), &[] as &[String]);
+}
+
 /// Envoy needn't call `proxy_on_done` for the end of a request to be noticed.
 #[test]
 fn a_request_whose_context_is_deleted_has_left_the_tunnel() {

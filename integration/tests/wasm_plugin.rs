@@ -341,6 +341,19 @@ fn logs_hold_no_secrets() {
     }
 }
 
+/// A new configuration makes a new plugin, and the old one goes before its timer does.
+#[test]
+fn a_plugin_that_goes_leaves_its_counts() {
+    let vm = start(r#"{"role": "far"}"#);
+    let context = vm.borrow_mut().open_stream().unwrap();
+    let headers = with(handshake_request(), "sec-websocket-version", "8");
+    vm.borrow_mut().request_headers(context, headers, false).unwrap();
+    vm.borrow_mut().close_stream(context).unwrap();
+    assert_eq!(metric(&vm, "handshakes_refused_version"), 0);
+    vm.borrow_mut().delete_plugin().unwrap();
+    assert_eq!(metric(&vm, "handshakes_refused_version"), 1);
+}
+
 #[test]
 fn the_metrics_prefix_is_the_operators() {
     let vm = start(r#"{"role": "far", "metrics_prefix": "edge"}"#);

@@ -48,6 +48,15 @@ pub(super) struct State {
     pub(super) is_worker: bool,
 }
 
+/// A plugin that goes, with a new configuration say, leaves its counts.
+impl Drop for State {
+    fn drop(&mut self) {
+        if self.is_worker {
+            self.metrics.flush(self.manager.counts());
+        }
+    }
+}
+
 /// A probe under way.
 pub(super) struct Call {
     pub(super) token: u32,

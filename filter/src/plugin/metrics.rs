@@ -228,3 +228,10 @@ fn family<Key: Copy>(
         .collect::<Result<_, Status>>()?;
     Ok(Family { members })
 }
+
+/// A plugin that goes, with a new configuration say, leaves its counts.
+impl Drop for Metrics {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}

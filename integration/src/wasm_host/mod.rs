@@ -543,6 +543,16 @@ impl Vm {
         Ok(())
     }
 
+    /// The end of the plugin, as when it gets a new configuration.
+    ///
+    /// # Errors
+    /// The VM is dead.
+    pub fn delete_plugin(&mut self) -> Result<(), Trap> {
+        let root = self.store.data().root;
+        self.call::<_, u32>("proxy_on_done", root, Phase::None, root)?;
+        self.call::<_, ()>("proxy_on_delete", root, Phase::None, root)
+    }
+
     /// Lets time pass; ticks that fall due run in order.
     ///
     /// # Errors
