@@ -258,6 +258,15 @@ const PATH_ALONE: Form = Form {
     holds: |text| (PATH.holds)(text) && !text.contains('?'),
 };
 
+/// Fields that say where a message goes and how it is cut (RFC 9110 §7, RFC 9112 §6): not for a configuration to set.
+pub(crate) const FRAMING_FIELDS: [&str; 5] = [
+    "host",
+    "upgrade",
+    "connection",
+    "content-length",
+    "transfer-encoding",
+];
+
 /// A field line (RFC 9112 §5) that isn't one of the handshake's own.
 const FIELD_LINE: Form = Form {
     name: "a field `name: value` that the handshake doesn't set itself",
@@ -265,15 +274,7 @@ const FIELD_LINE: Form = Form {
         let Some((name, value)) = text.split_once(": ") else {
             return false;
         };
-        let own = [
-            "host",
-            "upgrade",
-            "connection",
-            "content-length",
-            "transfer-encoding",
-        ]
-        .contains(&name)
-            || name.starts_with("sec-websocket-");
+        let own = FRAMING_FIELDS.contains(&name) || name.starts_with("sec-websocket-");
         (FIELD_NAME.holds)(name)
             && !name.contains(':')
             && !own

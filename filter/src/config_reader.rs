@@ -95,7 +95,9 @@ impl Fields {
             field: String::new(),
             reason,
         };
-        match serde_json::from_slice(json).map_err(|error| refuse(error.to_string()))? {
+        let no_json =
+            |error: serde_json::Error| refuse(format!("{error}; it has to be JSON, as a StringValue"));
+        match serde_json::from_slice(json).map_err(no_json)? {
             Json::Object(fields) => Self::new(String::new(), fields).finish(take),
             _ => Err(refuse("is no JSON object".to_owned())),
         }
@@ -122,10 +124,15 @@ impl Fields {
             Some((name, _)) if self.declared.contains(&name.as_str()) => {
                 Err(self.refuse(name, "appears twice"))
             }
-            Some((name, _)) => Err(self.refuse(
-                name,
-                format!("is unknown; known here are {}", self.declared.join(", ")),
-            )),
+            Some((name, _)) => {
+                // A credential in the wrong place isn't for the log.
+                let is_name = name.len() <= 40 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+                let known = self.declared.join(", ");
+                Err(self.refuse(
+                    if is_name { name } else { "…" },
+                    format!("is unknown; known here are {known}"),
+                ))
+            }
         }
     }
 
@@ -338,7 +345,8 @@ impl Fields {
     fn formed(&self, name: &str, value: Json, form: Form) -> Result<String, ConfigError> {
         match value {
             Json::Text(text) if (form.holds)(&text) => Ok(text),
-            Json::Text(text) => Err(self.refuse(name, format!("{text:?} is not {}", form.name))),
+            // What it is may be, or have in it, a credential.
+            Json::Text(_) => Err(self.refuse(name, format!("is not {}", form.name))),
             _ => Err(self.refuse(name, "is no text")),
         }
     }

@@ -87,6 +87,23 @@ fn the_ends_of_each_documented_range_are_accepted_and_the_next_values_refused() 
     }
 }
 
+/// The log is no place for a credential, wherever a configuration has it by mistake.
+#[test]
+fn what_may_be_a_credential_is_not_repeated() {
+    for handshake in [
+        r#""authorization: Bearer secret": 1"#,
+        r#""authority": "user:secret@far.example""#,
+        r#""path": "wsferry?token=secret""#,
+        r#""fields": ["authorization:secret"]"#,
+    ] {
+        let message = refused(&format!(
+            r#"{{"role": "near", "filter": "network", "handshake": {{{handshake}}}}}"#
+        ));
+        assert!(message.contains("`handshake."), "{message}");
+        assert!(!message.contains("secret"), "{message}");
+    }
+}
+
 #[test]
 fn a_wrong_configuration_names_the_field() {
     for (json, named) in [
@@ -119,7 +136,7 @@ fn a_wrong_configuration_names_the_field() {
         ),
         (
             r#"{"role": "far", "metrics_prefix": "a.b"}"#,
-            "`metrics_prefix`: \"a.b\" is not letters",
+            "`metrics_prefix`: is not letters",
         ),
         (r#"{"role": "far", "metrics_prefix": ""}"#, "`metrics_prefix`"),
         (

@@ -293,6 +293,8 @@ fn whatever_is_wrong_names_its_field() {
         ("tunnels", json!([])),
         ("decision_header", json!("X-Way")),
         ("decision_header", json!("")),
+        ("decision_header", json!("host")),
+        ("debug_response_header", json!("content-length")),
         ("client_header_removed", json!("yes")),
         ("publish_decisions", json!("http")),
         ("debug_response_header", json!(":status")),

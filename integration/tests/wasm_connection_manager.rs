@@ -243,6 +243,41 @@ fn a_refused_handshake_is_remembered_by_all_workers() {
     open(&mut one);
 }
 
+/// A server, or what stands before it, may take longer to say no than a probe may take.
+#[test]
+fn a_handshake_that_is_refused_late_counts_too() {
+    let shared = SharedData::default();
+    let mut one = start("", &shared);
+    let probe = open(&mut one);
+    one.answer_call(probe, 504).unwrap();
+    assert_eq!(exchange(&mut one), "http backoff");
+    refuse_handshake(&shared);
+    for _ in 0..30 {
+        one.advance(SECOND).unwrap();
+        exchange(&mut one);
+        assert_eq!(one.calls(), [], "the target isn't asked again so soon");
+    }
+    assert_eq!(exchange(&mut one), "http no_converter");
+}
+
+/// What was refused before a probe was answered says nothing of what comes after it.
+#[test]
+fn a_refusal_from_before_the_tunnel_was_up_is_over() {
+    let shared = SharedData::default();
+    let mut one = start(r#", "failures": {"consecutive": 1}"#, &shared);
+    let probe = open(&mut one);
+    refuse_handshake(&shared);
+    one.answer_call(probe, 204).unwrap();
+    while one.calls().is_empty() {
+        one.advance(SECOND / 10).unwrap();
+    }
+    let probe = only_call(&one);
+    one.answer_call(probe, 503).unwrap();
+    assert_eq!(exchange(&mut one), "http backoff");
+    one.advance(SECOND).unwrap();
+    only_call(&one);
+}
+
 /// A near converter's connection ends: as a WebSocket, or before it became one.
 #[test]
 fn the_end_of_a_websocket_sends_requests_the_other_way_until_a_probe_has_passed() {

@@ -1,6 +1,7 @@
 //! The connection manager's configuration.
 
 use super::Subject;
+use crate::config::FRAMING_FIELDS;
 use crate::config_reader::{AUTHORITY, ConfigError, Fields, Form, METRIC_NAME, PATH};
 
 /// Most tunnels that one connection manager may serve.
@@ -158,9 +159,10 @@ pub const TUNNEL_NAME: Form = Form {
 
 /// Name of a header field that the filter sets itself.
 const HEADER_NAME: Form = Form {
-    name: "lower-case letters, digits, `-` and `_`",
+    name: "lower-case letters, digits, `-` and `_`, and none of HTTP's own like host",
     holds: |text| {
         !text.is_empty()
+            && !FRAMING_FIELDS.contains(&text)
             && text
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')

@@ -521,7 +521,12 @@ impl Tunnel {
         let Some(probe) = self.take_probe(id) else {
             return false;
         };
-        self.measured(u32::try_from(now.since(probe.at)).unwrap_or(u32::MAX));
+        // More than that is a step of the clock: the host gives probes up by another one.
+        if let Ok(sample) = u32::try_from(now.since(probe.at))
+            && sample <= self.config.probe.timeout_ms
+        {
+            self.measured(sample);
+        }
         if matches!(self.link, Link::Opening { .. }) {
             self.go(Link::Up { since: now });
         }

@@ -235,6 +235,9 @@ impl Shared {
             return;
         };
         let sent_at = host_now();
+        if kind == ProbeKind::Open {
+            self.with_state(|state| state.asked(place, Some(sent_at)));
+        }
         // Not while the state is borrowed. Its answer, even one at once, comes after this callback.
         match host::http_call(&probe.cluster, &headers, probe.timeout_ms) {
             Ok(token) => {
@@ -265,11 +268,26 @@ impl Shared {
         }
     }
 
+    /// A handshake may be refused only after its probe was given up: what counts is that it was, not how fast.
+    fn read_late_answer(&self, place: usize, target: &SharedTarget, ttl_ms: u32) {
+        let asked_at = self.with_state(|state| state.asked_at(place));
+        let (news, now) = (target.news(), host_now());
+        let until = Time(news.refused).after(ttl_ms);
+        if let Some(asked_at) = asked_at.flatten()
+            && news.refused_between(asked_at, now)
+            && until > Time(now)
+            && !target.has()
+        {
+            target.store(Target::Lacks { until });
+        }
+    }
+
     /// Whether this worker may ask the target; if not, its tunnel knows.
     fn may_open(&self, place: usize) -> bool {
         let (Some(config), Some(target)) = (self.config.tunnels.get(place), self.targets.get(place)) else {
             return false;
         };
+        self.read_late_answer(place, target, config.no_converter_ttl_ms);
         let claim = target.claim(
             Time(host_now()),
             config.probe.timeout_ms,
@@ -321,6 +339,9 @@ impl Shared {
             let (now, random) = (state.now(), state.random());
             state.is_worker |= result.is_ok();
             state.metrics.probe_ended(result, now.since(call.sent));
+            if result.is_ok() {
+                state.asked(call.place, None);
+            }
             let Some(tunnel) = state.manager.tunnel(call.place) else {
                 return;
             };

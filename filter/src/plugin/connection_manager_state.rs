@@ -37,6 +37,9 @@ pub(super) struct State {
     random: RandomKeys,
     pub(super) metrics: ConnectionManagerMetrics,
     pub(super) calls: Vec<Call>,
+    /// By tunnel: when a probe that was to open it was last sent, by the host's clock, milliseconds; none once one was
+    /// answered.
+    asked_at: Vec<Option<u64>>,
     /// What requests that waited are told, until they come for it.
     pub(super) told: HashMap<u32, (Decision, Option<Seat>)>,
     /// When the timer goes off, if it is set.
@@ -87,6 +90,7 @@ impl State {
             random: RandomKeys::new(),
             metrics: ConnectionManagerMetrics::define(config)?,
             calls: Vec::new(),
+            asked_at: vec![None; config.tunnels.len()],
             told: HashMap::default(),
             armed: None,
             ticking: false,
@@ -117,6 +121,19 @@ impl State {
             .enumerate()
             .filter_map(|(place, tunnel)| Some((place, tunnel.poll(now, random)?)))
             .collect()
+    }
+
+    /// A probe that is to open a tunnel was sent at that time, or answered.
+    pub(super) fn asked(&mut self, place: usize, at: Option<u64>) {
+        if let Some(asked_at) = self.asked_at.get_mut(place) {
+            *asked_at = at;
+        }
+    }
+
+    /// When this worker last asked a tunnel's target in vain.
+    pub(super) fn asked_at(&self, place: usize) -> Option<u64> {
+        let asked_at = self.asked_at.get(place).copied().flatten();
+        asked_at.filter(|_| self.is_worker)
     }
 
     /// What has changed goes to the log and the gauges.
