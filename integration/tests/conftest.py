@@ -20,7 +20,7 @@ from adaptive import Adaptive
 from endpoints.http1 import Http1Client, Http1Origin
 from endpoints.http2 import Http2Client, Http2Origin
 from origins.process import nginx, python_origin
-from pair import DEFAULT_WASM, REVERSE_SINCE, ROOT, Pair, envoy_version
+from pair import DEFAULT_WASM, REVERSE_SINCE, ROOT, Pair, connection_manager, envoy_version
 
 WASM = Path(os.environ.get("WSFERRY_WASM", DEFAULT_WASM))
 # Some tests have thousands of connections, and so have the Envoys, which inherit this.
@@ -57,7 +57,7 @@ def loop():
 def new_pair(request):
     """Starts pairs, `new_pair(origin, **options)`, and stops them at the end. Logs stay where something failed.
 
-    With `start=False` the test starts the two Envoys itself.
+    With `start=False` the test starts the two Envoys itself. With `origin_http2` clients may use RFC 8441.
     """
     logs = Path(tempfile.mkdtemp(prefix="wsferry-test-"))
     pairs: list[Pair] = []
@@ -71,6 +71,9 @@ def new_pair(request):
             log_dir=logs / f"pair-{len(pairs)}",
             **options,
         )
+        if options.get("origin_http2"):
+            asking = pair.far if options.get("reverse") else pair.near
+            connection_manager(asking.config, "ingress")["http2_protocol_options"]["allow_connect"] = True
         pairs.append(pair)
         if start:
             pair.start()

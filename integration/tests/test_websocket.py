@@ -9,6 +9,9 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from endpoints import RequestHead
+from endpoints.http2 import Http2Client
+
 
 def open_chat(web, **options):
     url = f"ws://127.0.0.1:{web.port}/chat?room=1"
@@ -25,6 +28,20 @@ def test_text_binary_and_ping(loop, web):
             await (await chat.ping(b"are you there"))
 
     loop(talk())
+
+
+def test_browsers_open_websockets_over_http1(loop, web):
+    """They prefer HTTP/2 where it is offered (RFC 8441), which Envoy can't translate for this application."""
+
+    async def run():
+        client = Http2Client(web.port)
+        exchange = await client.open(RequestHead(b"GET", b"/hello", b"app.example"), end=True)
+        assert (await exchange.receive()).status == 200
+        offered = client.connection.h2.remote_settings.enable_connect_protocol
+        await client.close()
+        assert not offered
+
+    loop(run())
 
 
 def test_deflate_of_the_application_passes(loop, web):
