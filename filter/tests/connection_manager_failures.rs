@@ -495,11 +495,11 @@ fn a_probe_that_was_under_way_when_its_websocket_ended_mends_nothing() {
     assert!(matches!(worker.request(), Verdict::WebSocket(Reason::Up, _)));
 }
 
-/// Mode always has no other way, and a tunnel that isn't open nothing to mend.
+/// Mode always has no other way where no request waits, and a tunnel that isn't open nothing to mend.
 #[test]
 fn the_end_of_a_websocket_changes_nothing_else() {
     let world = World::new(Far::Works(5));
-    let mut always = up(&world, &json!({"mode": "always"}));
+    let mut always = up(&world, &json!({"mode": "always", "max_wait_ms": 0}));
     let now = always.time();
     always.manager.tunnel(0).unwrap().websocket_ended(1, now, now);
     assert!(matches!(always.request(), Verdict::WebSocket(Reason::Up, _)));
@@ -507,6 +507,60 @@ fn the_end_of_a_websocket_changes_nothing_else() {
     cold.manager.tunnel(0).unwrap().websocket_ended(1, now, now);
     assert_eq!(cold.request(), Verdict::Http(Reason::Cold));
     assert!(cold.probe.is_none());
+}
+
+/// What the next request would be sent into may be there again a moment later.
+#[test]
+fn in_mode_always_requests_wait_out_the_end_of_a_websocket() {
+    let world = World::new(Far::Works(5));
+    let mut worker = up(&world, &changed(&[("mode", json!("always"))]));
+    worker.resolved.clear();
+    world.far.set(Far::Down);
+    let now = worker.time();
+    worker.manager.tunnel(0).unwrap().websocket_ended(1, now, now);
+    let waiting: Vec<_> = (0..5).map(|_| worker.request()).collect();
+    assert!(
+        waiting.iter().all(|verdict| matches!(verdict, Verdict::Wait(_))),
+        "{waiting:?}"
+    );
+    worker.run_until(worker.now + 1_000);
+    assert_eq!(worker.resolved, []);
+    world.far.set(Far::Works(5));
+    worker.run_until(worker.now + 3_000);
+    assert_eq!(worker.resolved.len(), 5);
+    for (_, verdict, _) in &worker.resolved {
+        assert!(
+            matches!(verdict, Verdict::WebSocket(Reason::Waited, _)),
+            "{verdict:?}"
+        );
+    }
+}
+
+/// A far end that drains may say goaway in every WebSocket.
+#[test]
+fn in_mode_always_websockets_of_one_answer_each_do() {
+    let world = World::new(Far::Works(5));
+    let mut worker = up(&world, &changed(&[("mode", json!("always"))]));
+    for mark in 1..=20 {
+        let now = worker.time();
+        worker.manager.tunnel(0).unwrap().websocket_ended(mark, now, now);
+        assert!(matches!(worker.request(), Verdict::Wait(_)));
+        // The probe's own one ends, too, before its answer is here.
+        worker.run_until(worker.now + 2);
+        let now = worker.time();
+        worker
+            .manager
+            .tunnel(0)
+            .unwrap()
+            .websocket_ended(1_000 + mark, now, now);
+        worker.run_until(worker.now + 10);
+        let (_, verdict, _) = worker.resolved.pop().expect("it waits no longer");
+        assert!(
+            matches!(verdict, Verdict::WebSocket(Reason::Waited, _)),
+            "{verdict:?}"
+        );
+        worker.manager.tunnel(0).unwrap().leave();
+    }
 }
 
 /// `stable_ms`: a tunnel that worked for so long begins again with the base (docs/configuration.md).
@@ -546,11 +600,14 @@ fn a_tunnel_that_was_let_go_after_it_was_stable_begins_with_the_base() {
     );
 }
 
-/// In mode always requests enter a tunnel that a probe has made suspect, and may be first to prove it.
+/// In mode always, where none waits, requests enter a tunnel that a probe has made suspect, and may be first to prove it.
 #[test]
 fn a_request_that_passes_ends_the_suspicion_of_a_probe() {
     let world = World::new(Far::Works(5));
-    let mut worker = up(&world, &changed(&[("mode", json!("always"))]));
+    let mut worker = up(
+        &world,
+        &changed(&[("mode", json!("always")), ("max_wait_ms", json!(0))]),
+    );
     world.far.set(Far::Silent);
     // Three in a row would take it out.
     for _ in 0..5 {
@@ -623,7 +680,10 @@ fn a_probe_that_is_answered_after_the_end_of_its_websocket_matters() {
 #[test]
 fn requests_that_enter_a_suspect_tunnel_say_nothing_after_a_probe_has_passed() {
     let world = World::new(Far::Works(5));
-    let mut worker = up(&world, &changed(&[("mode", json!("always"))]));
+    let mut worker = up(
+        &world,
+        &changed(&[("mode", json!("always")), ("max_wait_ms", json!(0))]),
+    );
     let Verdict::WebSocket(Reason::Up, first) = worker.request() else {
         panic!("{:?}", worker.link());
     };

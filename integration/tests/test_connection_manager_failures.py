@@ -302,6 +302,31 @@ def test_mode_always_asks_again_where_another_worker_has_a_websocket(loop, adapt
     balancer.server.close()
 
 
+def test_mode_always_waits_for_a_far_envoy_that_starts_again(loop, adaptive):
+    """What comes after the WebSocket has ended is sent into the next one, and none of it fails."""
+    one = adaptive(mode="always", eager=True, max_wait_ms=20_000)
+    one.pair.far.expected_to_be_dead = True
+
+    async def run():
+        await one.until("websocket up")
+        before = len(one.load.answers)
+        await asyncio.to_thread(one.pair.far.kill)
+        await asyncio.to_thread(one.wait, lambda: one.metric("websockets_open") == 0)
+        asking = asyncio.gather(*(one.load.request("POST", f"/post-{number}") for number in range(20)))
+        # Each probe that fails shows that they were not sent.
+        failed = one.metric("probes_broken")
+        await asyncio.to_thread(one.wait, lambda: one.metric("probes_broken") > failed)
+        one.pair.far.start()
+        await asking
+        return one.load.answers[before:]
+
+    answers = loop(run(), 60)
+    one.check(answers)
+    assert {answer.status for answer in answers} == {200}
+    assert ways(answers) == {"websocket waited": 20}
+    one.pair.far.expected_to_be_dead = False
+
+
 def test_a_crowd_that_waits_and_is_refused(loop, adaptive):
     """In mode `always`: each gets its answer, although Envoy answers them from within each other, a thousand of which exhausted
     the stack of the VM."""

@@ -243,7 +243,8 @@ impl Tunnel {
             Link::NoConverter { .. } => Reason::NoConverter,
         };
         match (self.config.mode, reason) {
-            (Mode::Always, Reason::Up | Reason::Suspect) => self.enter(reason),
+            (Mode::Always, Reason::Up) => self.enter(reason),
+            (Mode::Always, Reason::Suspect) if !self.waits() => self.enter(reason),
             (Mode::Always, _) => self.wait(waiter, reason, now),
             (_, Reason::Up) if self.in_flight >= self.config.load.max_in_flight => {
                 Verdict::Http(Reason::InFlight)
@@ -264,6 +265,11 @@ impl Tunnel {
         )
     }
 
+    /// Whether requests wait for the WebSocket. Where they may, none is sent into one that is in doubt.
+    fn waits(&self) -> bool {
+        self.config.mode == Mode::Always && self.config.max_wait_ms > 0
+    }
+
     fn wait(&mut self, waiter: Waiter, reason: Reason, now: Time) -> Verdict {
         if reason == Reason::NoConverter || self.config.max_wait_ms == 0 {
             return Verdict::Refuse(reason);
@@ -281,7 +287,7 @@ impl Tunnel {
     pub fn resolve(&mut self, now: Time) -> Option<(Waiter, Verdict)> {
         let &(waiter, until) = self.waiting.front()?;
         let verdict = match self.link {
-            Link::Up { .. } => self.enter(Reason::Waited),
+            Link::Up { .. } if !self.suspect => self.enter(Reason::Waited),
             Link::NoConverter { .. } => Verdict::Refuse(Reason::NoConverter),
             _ if now >= until => Verdict::Refuse(Reason::WaitOver),
             _ => return None,
@@ -332,7 +338,8 @@ impl Tunnel {
     /// another one. If it was this worker's, the next request would open another one, and fail with it if that can't
     /// be. So a probe does, as when the tunnel was opened. `mark` tells ends apart; each is heeded once.
     pub fn websocket_ended(&mut self, mark: u64, at: Time, now: Time) {
-        let is_open = matches!(self.link, Link::Up { .. }) && self.config.mode == Mode::Adaptive;
+        let heeds = self.config.mode == Mode::Adaptive || self.waits();
+        let is_open = matches!(self.link, Link::Up { .. }) && heeds;
         let is_known = self.ended.is_some_and(|(known, _)| known == mark);
         if is_known || !is_open || at < self.proven {
             return;
@@ -359,9 +366,10 @@ impl Tunnel {
         }
     }
 
-    /// A probe is due, but renewals have their pace.
+    /// A probe is due, but renewals have their pace where no request waits for them.
     fn renew(&mut self, now: Time) {
-        let pause_over = self.renewal.map_or(now, |last| last.after(RENEWAL_PAUSE_MS));
+        let last = self.renewal.filter(|_| !self.waits());
+        let pause_over = last.map_or(now, |last| last.after(RENEWAL_PAUSE_MS));
         self.next_probe = now.max(pause_over);
         self.renewal = Some(self.next_probe);
     }
@@ -495,6 +503,7 @@ impl Tunnel {
             (None, Link::Idle) => self.wanted_since,
         };
         let waiter = self.waiting.front().map(|&(_, until)| match self.link {
+            Link::Up { .. } if self.suspect => until,
             Link::Up { .. } | Link::NoConverter { .. } => Time(0),
             Link::Idle | Link::Opening { .. } | Link::Backoff { .. } => until,
         });
@@ -531,8 +540,9 @@ impl Tunnel {
             self.go(Link::Up { since: now });
         }
         self.failed_probes = 0;
-        if self.suspect && self.ended.is_some_and(|(_, at)| probe.at < at) {
-            // It passed through the WebSocket that has ended since.
+        if self.suspect && !self.waits() && self.ended.is_some_and(|(_, at)| probe.at < at) {
+            // It passed through the WebSocket that has ended since. Requests that have no other way needn't wait for a far
+            // end whose every WebSocket takes one request.
             self.renew(now);
             return true;
         }
