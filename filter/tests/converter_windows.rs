@@ -156,7 +156,7 @@ fn a_client_is_told_how_many_streams_an_end_takes() {
     let (mut near, mut far) = (limited("near"), limited("far"));
     for (server, told) in [(None, 8), (Some(100), 8), (Some(5), 5), (None, 5)] {
         let of_server = Owned::Settings(server.map(|value| (3, value)).into_iter().collect());
-        let got = near.peer(&[of_server.clone()]);
+        let got = near.peer(std::slice::from_ref(&of_server));
         assert_eq!(got.iter().filter_map(streams).next(), Some(told), "{server:?}");
         let [Sent::Message(sent)] = &far.sent(&[of_server])[..] else {
             panic!("settings alone");
