@@ -339,6 +339,26 @@ fn one_refused_handshake_is_no_verdict_where_a_websocket_has_worked() {
     assert!(matches!(tunnel.link(), Link::NoConverter { .. }));
 }
 
+/// A probe that was under way in the WebSocket that broke has met no refusal.
+#[test]
+fn a_refused_handshake_behind_a_broken_probe_is_no_verdict_either() {
+    let world = World::new(Far::Works(5));
+    let mut worker = up(&world, &changed(&[("failures", json!({"consecutive": 9}))]));
+    let now = worker.time();
+    let tunnel = worker.manager.tunnel(0).unwrap();
+    for (failure, is_verdict) in [
+        (ProbeFailure::Broken, false),
+        (ProbeFailure::NoConverter, false),
+        (ProbeFailure::Broken, false),
+        (ProbeFailure::NoConverter, false),
+        (ProbeFailure::NoConverter, true),
+    ] {
+        let id = tunnel.probe_sent(now);
+        assert!(tunnel.probe_failed(id, failure, now, 0));
+        assert_eq!(matches!(tunnel.link(), Link::NoConverter { .. }), is_verdict);
+    }
+}
+
 #[test]
 fn a_refused_handshake_is_heeded_once() {
     let world = World::new(Far::Works(5));

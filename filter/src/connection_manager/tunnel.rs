@@ -130,6 +130,8 @@ pub struct Tunnel {
     next_probe: Time,
     failed_requests: u32,
     failed_probes: u32,
+    /// The last probe's handshake was refused.
+    probe_refused: bool,
     suspect: bool,
     /// When the last probe that was answered was sent: there was a WebSocket after that.
     proven: Time,
@@ -164,6 +166,7 @@ impl Tunnel {
             next_probe: now,
             failed_requests: 0,
             failed_probes: 0,
+            probe_refused: false,
             suspect: false,
             proven: now,
             ended: None,
@@ -317,6 +320,7 @@ impl Tunnel {
             Evidence::Passed => {
                 self.failed_requests = 0;
                 self.failed_probes = 0;
+                self.probe_refused = false;
                 self.suspect = false;
             }
             Evidence::Failed => {
@@ -468,6 +472,7 @@ impl Tunnel {
         self.suspect = false;
         self.failed_requests = 0;
         self.failed_probes = 0;
+        self.probe_refused = false;
         self.next_generation();
     }
 
@@ -540,6 +545,7 @@ impl Tunnel {
             self.go(Link::Up { since: now });
         }
         self.failed_probes = 0;
+        self.probe_refused = false;
         if self.suspect && !self.waits() && self.ended.is_some_and(|(_, at)| probe.at < at) {
             // It passed through the WebSocket that has ended since. Requests that have no other way needn't wait for a far
             // end whose every WebSocket takes one request.
@@ -562,8 +568,9 @@ impl Tunnel {
         if self.take_probe(id).is_none() {
             return false;
         }
-        let is_first = matches!(self.link, Link::Up { .. }) && self.failed_probes == 0;
-        if failure == ProbeFailure::NoConverter && !is_first {
+        let is_refused = failure == ProbeFailure::NoConverter;
+        let is_again = std::mem::replace(&mut self.probe_refused, is_refused);
+        if is_refused && (is_again || !matches!(self.link, Link::Up { .. })) {
             self.no_converter(now.after(self.config.no_converter_ttl_ms));
         } else if matches!(self.link, Link::Up { .. }) {
             self.failed_probes = self.failed_probes.saturating_add(1);
