@@ -361,7 +361,7 @@ impl Tunnel {
         }
     }
 
-    /// Until a probe has passed, what entered before says nothing, and nothing enters in mode adaptive.
+    /// Until a probe has passed, what entered before says nothing, and nothing enters that has another way or may wait.
     fn doubt(&mut self, now: Time) {
         if !self.suspect {
             self.suspect = true;
