@@ -149,6 +149,19 @@ def test_each_harm_is_told(watched, loop):
     one.wait(lambda: "WsferryTunnelDown" in prometheus.alerts())
 
 
+def test_a_far_end_that_drains_for_ever(watched, loop):
+    one, prometheus = watched()
+    loop(one.until("websocket up"))
+    one.pair.far.admin("/healthcheck/fail", "POST")
+    loop(one.until("http suspect"))
+
+    async def until_told() -> None:
+        while "WsferryTunnelInDoubt" not in prometheus.alerts():
+            one.check(await one.load.run(1))
+
+    loop(until_told(), 60)
+
+
 def test_a_filter_that_traps(watched):
     """As one does that is attached as another kind than it is configured for."""
 
