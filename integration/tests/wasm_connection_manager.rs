@@ -207,10 +207,11 @@ fn a_request_waits_for_the_only_way() {
     vm.close_stream(context).unwrap();
 }
 
-/// The near converter, which shares data with the connection managers, meets a server that knows no `wsferry.v1`.
-fn refuse_handshake(shared: &SharedData) {
+/// The near converter, which shares data with the connection managers, meets a server that knows no `wsferry.v1`, at the
+/// time of this one of them.
+fn refuse_handshake(shared: &SharedData, manager: &Vm) {
     let mut vm = Vm::start_sharing(r#"{"role": "near", "tunnel": "far"}"#, shared).expect("a VM");
-    vm.advance(SECOND / 10).unwrap();
+    vm.advance(manager.age()).unwrap();
     let context = vm.open_stream().unwrap();
     vm.request_headers(context, tunnel_request(), false).unwrap();
     vm.response_headers(context, header_map(&[(":status", "404")]), false)
@@ -223,7 +224,7 @@ fn a_refused_handshake_is_remembered_by_all_workers() {
     let shared = SharedData::default();
     let (mut one, mut other) = (start("", &shared), start("", &shared));
     let probe = open(&mut one);
-    refuse_handshake(&shared);
+    refuse_handshake(&shared, &one);
     one.answer_call(probe, 503).unwrap();
     for _ in 0..10 {
         assert_eq!(exchange(&mut one), "http no_converter");
@@ -251,7 +252,7 @@ fn a_handshake_that_is_refused_late_counts_too() {
     let probe = open(&mut one);
     one.answer_call(probe, 504).unwrap();
     assert_eq!(exchange(&mut one), "http backoff");
-    refuse_handshake(&shared);
+    refuse_handshake(&shared, &one);
     for _ in 0..30 {
         one.advance(SECOND).unwrap();
         exchange(&mut one);
@@ -260,13 +261,47 @@ fn a_handshake_that_is_refused_late_counts_too() {
     assert_eq!(exchange(&mut one), "http no_converter");
 }
 
+/// Of several servers one may have no converter. That one worker has met it is no verdict while another's WebSocket works.
+#[test]
+fn a_server_without_converter_among_others_is_no_late_refusal() {
+    let shared = SharedData::default();
+    let failures = r#", "failures": {"consecutive": 1}"#;
+    let (mut one, mut other) = (start(failures, &shared), start(failures, &shared));
+    for vm in [&mut one, &mut other] {
+        let probe = open(vm);
+        vm.answer_call(probe, 204).unwrap();
+    }
+    // The other one loses its WebSocket, and the first one's is seen to work after that.
+    for (vm, status) in [(&mut other, 503), (&mut one, 204)] {
+        while vm.calls().is_empty() {
+            vm.advance(SECOND / 10).unwrap();
+        }
+        let probe = only_call(vm);
+        vm.answer_call(probe, status).unwrap();
+    }
+    while other.calls().is_empty() {
+        exchange(&mut other);
+        other.advance(SECOND / 10).unwrap();
+    }
+    let probe = only_call(&other);
+    refuse_handshake(&shared, &other);
+    other.answer_call(probe, 503).unwrap();
+    while other.calls().is_empty() {
+        assert_eq!(exchange(&mut other), "http backoff");
+        other.advance(SECOND / 10).unwrap();
+    }
+    let probe = only_call(&other);
+    other.answer_call(probe, 204).unwrap();
+    assert_eq!(exchange(&mut other), "websocket up");
+}
+
 /// What was refused before a probe was answered says nothing of what comes after it.
 #[test]
 fn a_refusal_from_before_the_tunnel_was_up_is_over() {
     let shared = SharedData::default();
     let mut one = start(r#", "failures": {"consecutive": 1}"#, &shared);
     let probe = open(&mut one);
-    refuse_handshake(&shared);
+    refuse_handshake(&shared, &one);
     one.answer_call(probe, 204).unwrap();
     while one.calls().is_empty() {
         one.advance(SECOND / 10).unwrap();

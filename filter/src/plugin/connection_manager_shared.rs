@@ -339,7 +339,8 @@ impl Shared {
             let (now, random) = (state.now(), state.random());
             state.is_worker |= result.is_ok();
             state.metrics.probe_ended(result, now.since(call.sent));
-            if result.is_ok() {
+            // Only one that was given up may yet have its handshake refused.
+            if result != Err(ProbeFailure::TimedOut) {
                 state.asked(call.place, None);
             }
             let Some(tunnel) = state.manager.tunnel(call.place) else {

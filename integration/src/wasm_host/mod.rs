@@ -15,6 +15,9 @@ pub use calls::{HttpCall, SharedData};
 use module::module;
 pub use module::{imports, module_path};
 
+/// The clock of each VM at its start.
+const START: Duration = Duration::from_secs(1_800_000_000);
+
 /// Names in lower case, in order, repeated ones apart.
 pub type HeaderMap = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -244,7 +247,7 @@ impl Vm {
                 after_call: Vec::new(),
                 tick_period: None,
                 next_tick: Duration::ZERO,
-                now: Duration::from_secs(1_800_000_000),
+                now: START,
                 random: fastrand::Rng::with_seed(7),
                 log_level: 0,
                 logs: Vec::new(),
@@ -571,6 +574,11 @@ impl Vm {
         }
         self.store.data_mut().now = until;
         Ok(())
+    }
+
+    /// How long it has run, by its clock.
+    pub fn age(&self) -> Duration {
+        self.store.data().now - START
     }
 
     /// Sets the clock back; timers don't go by it.
