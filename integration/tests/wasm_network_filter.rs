@@ -534,6 +534,56 @@ fn a_thousand_connections_leave_no_memory_behind() {
     }
 }
 
+/// What a body needs on its way is lent to a connection, and not kept by each.
+#[test]
+fn websockets_that_are_idle_again_keep_little() {
+    let (near, far) = (start(NEAR), start(FAR));
+    let fields = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "a"),
+        (":path", "/"),
+    ]
+    .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
+    .to_vec();
+    let status = vec![(b":status".to_vec(), b"200".to_vec())];
+    let body = [b'x'; 16_000];
+    let mut lines = Vec::new();
+    let mut bytes = Vec::new();
+    for _ in 0..80 {
+        let (near_end, far_end) = WasmConnection::connect(&near, &far).unwrap();
+        let mut line = Line::connect(near_end, far_end, &Chunking::AsIs);
+        line.client.headers(1, &fields, false);
+        line.client
+            .output
+            .extend([data(1, &body, false), data(1, &body, true)].concat());
+        line.settle();
+        line.server.headers(1, &status, false);
+        line.server
+            .output
+            .extend([data(1, &body, false), data(1, &body, true)].concat());
+        line.settle();
+        assert!(
+            line.client
+                .received
+                .iter()
+                .any(|frame| matches!(frame, Frame::Data { end: true, .. })),
+            "{:?}",
+            line.client.received
+        );
+        line.client.received.clear();
+        line.server.received.clear();
+        lines.push(line);
+        bytes.push([&near, &far].map(|vm| vm.borrow_mut().memory_bytes()));
+    }
+    let [near, far] = [0, 1].map(|end| (bytes[79][end] - bytes[15][end]) / 64);
+    println!("{near} and {far} bytes for each");
+    assert!(
+        near < 32 * 1024 && far < 32 * 1024,
+        "{near} and {far} bytes for each"
+    );
+}
+
 #[test]
 fn a_wrong_configuration_fails_at_start() {
     for (configuration, named) in [
