@@ -1,0 +1,176 @@
+//! What the connection manager does about a target without converter, which all workers share.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    missing_docs
+)]
+
+mod connection_manager;
+
+use connection_manager::{Far, Worker, World, adaptive, changed, up};
+use serde_json::json;
+use wsferry::connection_manager::{Claim, Link, ProbeFailure, ProbeKind, Reason, Target, Time, Verdict};
+
+#[test]
+fn a_target_without_converter_is_asked_once_per_ttl_by_all_workers_together() {
+    let world = World::new(Far::NoConverter);
+    let mut workers: Vec<_> = (0..4).map(|_| Worker::new(&world, &adaptive())).collect();
+    for step in 0..60_000u64 {
+        for worker in &mut workers {
+            let verdict = worker.complete_request();
+            assert!(matches!(verdict, Verdict::Http(_)), "{verdict:?}");
+            worker.run_until(step * 10);
+        }
+    }
+    let times = world.handshake_times.borrow();
+    assert!(
+        times.windows(2).all(|pair| pair[1] - pair[0] >= 60_000),
+        "{times:?}"
+    );
+    assert!(
+        (10..=11).contains(&times.len()),
+        "asked again each time: {times:?}"
+    );
+}
+
+/// One server of several may have no converter, or none at the moment.
+#[test]
+fn one_refused_handshake_is_no_verdict_where_a_websocket_has_worked() {
+    let world = World::new(Far::Works(5));
+    let mut worker = Worker::new(&world, &adaptive());
+    worker.requests(500, 10);
+    let now = worker.time();
+    let tunnel = worker.manager.tunnel(0).unwrap();
+    // That of another worker; this one's WebSocket is asked.
+    tunnel.handshake_refused(1, now);
+    assert_eq!(tunnel.poll(now, 0), Some(ProbeKind::KeepAlive));
+    let first = tunnel.probe_sent(now);
+    tunnel.probe_failed(first, ProbeFailure::NoConverter, now, 0);
+    assert!(matches!(tunnel.link(), Link::Up { .. }));
+    assert_eq!(tunnel.poll(now, 0), Some(ProbeKind::KeepAlive));
+    let second = tunnel.probe_sent(now);
+    tunnel.probe_failed(second, ProbeFailure::NoConverter, now, 0);
+    assert!(matches!(tunnel.link(), Link::NoConverter { .. }));
+}
+
+/// A probe that was under way in the WebSocket that broke has met no refusal.
+#[test]
+fn a_refused_handshake_behind_a_broken_probe_is_no_verdict_either() {
+    let world = World::new(Far::Works(5));
+    let mut worker = up(&world, &changed(&[("failures", json!({"consecutive": 9}))]));
+    let now = worker.time();
+    let tunnel = worker.manager.tunnel(0).unwrap();
+    for (failure, is_verdict) in [
+        (ProbeFailure::Broken, false),
+        (ProbeFailure::NoConverter, false),
+        (ProbeFailure::Broken, false),
+        (ProbeFailure::NoConverter, false),
+        (ProbeFailure::NoConverter, true),
+    ] {
+        let id = tunnel.probe_sent(now);
+        assert!(tunnel.probe_failed(id, failure, now, 0));
+        assert_eq!(matches!(tunnel.link(), Link::NoConverter { .. }), is_verdict);
+    }
+}
+
+#[test]
+fn a_refused_handshake_is_heeded_once() {
+    let world = World::new(Far::Works(5));
+    let mut worker = Worker::new(&world, &adaptive());
+    worker.requests(500, 10);
+    let now = worker.time();
+    let tunnel = worker.manager.tunnel(0).unwrap();
+    tunnel.handshake_refused(1, now);
+    assert_eq!(tunnel.request(1, now), Verdict::Http(Reason::Suspect));
+    let probe = tunnel.probe_sent(now);
+    tunnel.probe_answered(probe, now, 0);
+    tunnel.handshake_refused(1, now);
+    assert!(matches!(
+        tunnel.request(2, now),
+        Verdict::WebSocket(Reason::Up, _)
+    ));
+    tunnel.handshake_refused(2, now);
+    assert_eq!(tunnel.request(3, now), Verdict::Http(Reason::Suspect));
+}
+
+#[test]
+fn a_target_that_gets_a_converter_is_used_after_the_ttl() {
+    let world = World::new(Far::NoConverter);
+    let mut worker = Worker::new(&world, &adaptive());
+    worker.requests(500, 10);
+    assert_eq!(worker.complete_request(), Verdict::Http(Reason::NoConverter));
+    world.far.set(Far::Works(5));
+    worker.requests(6_000, 10);
+    assert!(matches!(
+        worker.complete_request(),
+        Verdict::WebSocket(Reason::Up, _)
+    ));
+    // And one that loses it while it is in use.
+    world.far.set(Far::NoConverter);
+    worker.connected = false;
+    let (before, at) = (world.handshakes.get(), worker.now);
+    worker.requests(1_000, 10);
+    assert_eq!(worker.complete_request(), Verdict::Http(Reason::NoConverter));
+    assert!(
+        world.handshakes.get() - before <= 3,
+        "a request and two probes at most"
+    );
+    assert!(worker.now - at < 60_000);
+}
+
+#[test]
+fn one_worker_asks_while_the_others_wait() {
+    const TTL: u32 = 60_000;
+    let (now, later) = (Time(1_000), Time(1_300));
+    let Claim::Granted(asking) = Target::Unknown.claim(now, 300, TTL) else {
+        panic!("nobody asks");
+    };
+    assert_eq!(asking, Target::Asking { until: later });
+    assert_eq!(asking.claim(Time(1_299), 300, TTL), Claim::Wait { until: later });
+    assert!(
+        matches!(asking.claim(later, 300, TTL), Claim::Granted(_)),
+        "the other one is dead"
+    );
+    assert!(
+        matches!(asking.claim(Time(0).after(0), 300, TTL), Claim::Wait { .. }),
+        "a small step back of the clock"
+    );
+    let until = Time(200_000);
+    let lacks = Target::Lacks { until };
+    assert_eq!(lacks.claim(Time(190_000), 300, TTL), Claim::Lacks { until });
+    assert_eq!(lacks.claim(Time(20_000), 300, TTL), Claim::Lacks { until });
+    assert!(
+        matches!(lacks.claim(Time(19_999), 300, TTL), Claim::Granted(_)),
+        "it would be left alone for longer than it ever is: the clock was set back"
+    );
+    for (before, after) in [
+        (Target::Unknown, Target::Unknown),
+        (asking, Target::Unknown),
+        (Target::Has, Target::Unknown),
+        (lacks, lacks),
+    ] {
+        assert_eq!(before.after_failure(), after);
+    }
+    for target in [Target::Unknown, asking, Target::Has, lacks] {
+        assert_eq!(Target::decode(&target.encode()), target);
+    }
+    for bytes in [&[][..], &[9; 9], &[1; 8]] {
+        assert_eq!(Target::decode(bytes), Target::Unknown);
+    }
+}
+
+#[test]
+fn a_lease_that_ends_later_than_any_is_from_before_the_clock_was_set_back() {
+    let now = Time(1_000_000);
+    let longest = now.after(300).after(120_000);
+    let asking = |until| Target::Asking { until }.claim(now, 300, 60_000);
+    assert_eq!(asking(longest), Claim::Wait { until: longest });
+    let new = Target::Asking {
+        until: now.after(300),
+    };
+    assert_eq!(asking(longest.after(1)), Claim::Granted(new));
+}
