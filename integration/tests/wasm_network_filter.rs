@@ -18,7 +18,7 @@ use integration::bad_input::{KEY, all, close_frame, frame, run};
 use integration::chunking::Chunking;
 use integration::end::End;
 use integration::exact::play_exactly;
-use integration::raw::{Codec, Frame, Line, PREFACE, data, ping, settings};
+use integration::raw::{Codec, Fields, Frame, Line, PREFACE, data, ping, settings};
 use integration::suite::in_memory;
 use integration::wasm_connection::{
     FAR, Handshaken, NEAR, REQUEST, WasmConnection, field_of, granted, split_head,
@@ -54,20 +54,24 @@ fn told(end: &mut WasmConnection, websocket: &[u8]) -> Vec<u8> {
     http2
 }
 
-/// A near end that has sent its request, the codec with so many streams open, and the request.
-fn asked(vm: &Rc<RefCell<Vm>>, streams: u32) -> (WasmConnection, Codec, String) {
-    let mut end = WasmConnection::open(vm, true).unwrap();
-    let mut codec = Codec::client();
-    let fields = [
+/// A request with a body.
+fn post() -> Fields {
+    [
         (":method", "POST"),
         (":scheme", "http"),
         (":authority", "a"),
         (":path", "/"),
     ]
     .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
-    .to_vec();
+    .to_vec()
+}
+
+/// A near end that has sent its request, the codec with so many streams open, and the request.
+fn asked(vm: &Rc<RefCell<Vm>>, streams: u32) -> (WasmConnection, Codec, String) {
+    let mut end = WasmConnection::open(vm, true).unwrap();
+    let mut codec = Codec::client();
     for stream in 0..streams {
-        codec.headers(1 + 2 * stream, &fields, false);
+        codec.headers(1 + 2 * stream, &post(), false);
     }
     let output = std::mem::take(&mut codec.output);
     let request = String::from_utf8(sent(&mut end, &output)).expect("text alone");
@@ -538,14 +542,6 @@ fn a_thousand_connections_leave_no_memory_behind() {
 #[test]
 fn websockets_that_are_idle_again_keep_little() {
     let (near, far) = (start(NEAR), start(FAR));
-    let fields = [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":authority", "a"),
-        (":path", "/"),
-    ]
-    .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
-    .to_vec();
     let status = vec![(b":status".to_vec(), b"200".to_vec())];
     let body = [b'x'; 16_000];
     let mut lines = Vec::new();
@@ -553,7 +549,7 @@ fn websockets_that_are_idle_again_keep_little() {
     for _ in 0..80 {
         let (near_end, far_end) = WasmConnection::connect(&near, &far).unwrap();
         let mut line = Line::connect(near_end, far_end, &Chunking::AsIs);
-        line.client.headers(1, &fields, false);
+        line.client.headers(1, &post(), false);
         line.client
             .output
             .extend([data(1, &body, false), data(1, &body, true)].concat());
