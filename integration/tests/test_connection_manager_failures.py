@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import http.client
 import json
 import os
@@ -18,7 +19,7 @@ import pytest
 
 from adaptive import PATIENCE, ListenerFile, ways
 from load import digest
-from pair import ROOT, connection_manager, endpoint, set_port, walk
+from pair import ROOT, connection_manager, endpoint, free_port, set_port, walk
 from plain_peer import ACK, BINARY, REQUEST, RESET, RESPONSE, SETTINGS, answer_handshake, frame, read_messages
 
 
@@ -93,6 +94,39 @@ def test_what_is_odd_about_one_client_is_not_held_against_the_tunnel(loop, adapt
     # The probe that is under way may say so at first.
     assert ways(answers)["websocket up"] > 0.9 * len(answers), ways(answers)
     one.wait(lambda: one.metric("tunnel_requests_failed") > 0)
+    assert "up -> backoff" not in one.pair.near.log.read_text()
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_another_cluster_that_fails_is_not_held_against_the_tunnel(loop, adaptive, is_there):
+    """A service beside the near Envoy, whose routes are in the same listener: it refuses connections, or there is none."""
+
+    def beside(pair) -> None:
+        clusters = pair.near.config["static_resources"]["clusters"]
+        (direct,) = [cluster for cluster in clusters if cluster["name"] == "direct"]
+        clusters.append(copy.deepcopy(direct) | {"name": "beside"})
+        if is_there:
+            set_port(endpoint(pair.near.config, "beside"), free_port())
+        else:
+            clusters[-1]["load_assignment"]["endpoints"] = []
+        (host,) = connection_manager(pair.near.config, "ingress")["route_config"]["virtual_hosts"]
+        host["routes"].insert(0, {"match": {"prefix": "/beside"}, "route": {"cluster": "beside"}})
+
+    one = adaptive(prepare=beside)
+
+    async def run():
+        await one.until("websocket up")
+        beside = []
+        for _ in range(20):
+            beside.append(await one.load.request("GET", "/beside"))
+            # Each finds the tunnel as a probe has left it.
+            await asyncio.sleep(0.1)
+        return beside, await one.load.run(2)
+
+    beside, answers = loop(run(), 30)
+    assert {answer.status for answer in beside} == {503}
+    one.check(answers)
+    assert ways(answers)["websocket up"] > 0.9 * len(answers), ways(answers)
     assert "up -> backoff" not in one.pair.near.log.read_text()
 
 

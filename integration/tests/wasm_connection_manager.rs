@@ -159,6 +159,55 @@ fn a_plugin_that_goes_leaves_its_counts() {
     assert_eq!(vm.faults(), &[] as &[String]);
 }
 
+/// What Envoy says of a request's end, and what was asked; not every route of the listener need lead into the tunnel.
+#[test]
+fn what_broke_elsewhere_is_not_held_against_the_tunnel() {
+    for (details, address, next) in [
+        (
+            "upstream_reset_before_response_started{remote_connection_failure}",
+            "envoy://carrier/",
+            "http backoff",
+        ),
+        (
+            "upstream_reset_after_response_started{connection_termination}",
+            "envoy://carrier/",
+            "http backoff",
+        ),
+        (
+            "upstream_reset_before_response_started{remote_connection_failure}",
+            "10.0.0.1:80",
+            "websocket up",
+        ),
+        (
+            "ext_proc_error_gRPC_error_14{remote_connection_failure}",
+            "envoy://carrier/",
+            "websocket up",
+        ),
+        (
+            "upstream_reset_before_response_started{remote_reset}",
+            "envoy://carrier/",
+            "websocket up",
+        ),
+        ("no_healthy_upstream", "", "http suspect"),
+        ("cluster_not_found", "", "http suspect"),
+        (
+            "upstream_reset_before_response_started{connection_timeout}",
+            "",
+            "http suspect",
+        ),
+    ] {
+        let mut vm = start(r#", "failures": {"consecutive": 1}"#, &SharedData::default());
+        let probe = open(&mut vm);
+        vm.answer_call(probe, 204).unwrap();
+        let context = vm.open_stream().unwrap();
+        vm.request_headers(context, request(), true).unwrap();
+        vm.set_property(&["response", "code_details"], details.as_bytes());
+        vm.set_property(&["upstream", "address"], address.as_bytes());
+        vm.close_stream(context).unwrap();
+        assert_eq!(exchange(&mut vm), next, "{details} {address}");
+    }
+}
+
 /// Envoy needn't call `proxy_on_done` for the end of a request to be noticed.
 #[test]
 fn a_request_whose_context_is_deleted_has_left_the_tunnel() {
@@ -170,8 +219,9 @@ fn a_request_whose_context_is_deleted_has_left_the_tunnel() {
     assert_eq!(exchange(&mut vm), "http in_flight");
     vm.set_property(
         &["response", "code_details"],
-        b"upstream_reset{connection_termination}",
+        b"upstream_reset_before_response_started{connection_termination}",
     );
+    vm.set_property(&["upstream", "address"], b"envoy://carrier/");
     vm.delete_stream(context).unwrap();
     assert_eq!(exchange(&mut vm), "http suspect", "what its end shows counts too");
     vm.advance(SECOND / 10).unwrap();

@@ -10,6 +10,9 @@ use crate::connection_manager::{Decision, Evidence, Way};
 use log::error;
 use proxy_wasm::types::Action;
 
+/// What the address of an internal listener begins with, as Envoy writes it. The tunnel's is one.
+const INTERNAL_ADDRESS: &[u8] = b"envoy://";
+
 /// A request and its response.
 pub(super) struct ConnectionManagerContext {
     id: u32,
@@ -100,33 +103,45 @@ impl Drop for ConnectionManagerContext {
 /// response itself, and why. At the end, so that Envoy need not call the filter for
 /// the response: a call costs more than all of this.
 fn evidence() -> Option<Evidence> {
-    let attempts = host::property(&["upstream", "request_attempt_count"])
-        .ok()
-        .flatten();
+    let attempts = property(&["upstream", "request_attempt_count"]);
     let attempts = attempts.and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
     if attempts.is_some_and(|bytes| u64::from_le_bytes(bytes) > 1) {
         return Some(Evidence::Retried);
     }
-    let details = host::property(&["response", "code_details"]).ok().flatten()?;
+    let details = property(&["response", "code_details"])?;
     if details == b"via_upstream" {
         return Some(Evidence::Passed);
     }
-    broken(&details).then_some(Evidence::Failed)
+    if !broken(&details) {
+        return None;
+    }
+    // Not every route need lead into the tunnel. Where nobody was asked, a probe finds out.
+    match property(&["upstream", "address"]) {
+        Some(address) if address.starts_with(INTERNAL_ADDRESS) => Some(Evidence::Failed),
+        Some(address) if !address.is_empty() => None,
+        _ => Some(Evidence::Retried),
+    }
+}
+
+fn property(path: &[&str]) -> Option<Vec<u8>> {
+    host::property(path).ok().flatten()
 }
 
 /// Whether Envoy's details of a response speak of a broken connection or of a cluster that can't be used, and not of a
-/// reset or a time-out of this request alone.
+/// reset or a time-out of this request alone, nor of what another filter asked elsewhere.
 fn broken(details: &[u8]) -> bool {
-    [
-        &b"connection_termination"[..],
-        b"connection_failure",
-        b"connection_timeout",
-        b"refused_stream",
-        b"cluster_not_found",
-        b"no_healthy_upstream",
-    ]
-    .iter()
-    .any(|word| details.windows(word.len()).any(|window| window == *word))
+    if details == b"no_healthy_upstream" || details == b"cluster_not_found" {
+        return true;
+    }
+    details.starts_with(b"upstream_reset_")
+        && [
+            &b"connection_termination"[..],
+            b"connection_failure",
+            b"connection_timeout",
+            b"refused_stream",
+        ]
+        .iter()
+        .any(|word| details.windows(word.len()).any(|window| window == *word))
 }
 
 impl Stream for ConnectionManagerContext {
