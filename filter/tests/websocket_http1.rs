@@ -122,7 +122,7 @@ fn what_is_no_handshake_is_refused_with_the_reason() {
         ("GET /wsferry ", "GET http://far.example/wsferry ", Refusal::Path),
         ("GET /wsferry ", "POST /wsferry ", Refusal::Method),
         ("GET /wsferry ", "get /wsferry ", Refusal::Method),
-        ("HTTP/1.1", "HTTP/1.0", Refusal::Malformed),
+        ("HTTP/1.1", "HTTP/1.0", Refusal::Upgrade),
         ("HTTP/1.1", "HTTP/2.0", Refusal::Malformed),
         ("host: far.example\r\n", "", Refusal::Malformed),
         (
@@ -130,7 +130,7 @@ fn what_is_no_handshake_is_refused_with_the_reason() {
             "host: a\r\nhost: b\r\n",
             Refusal::Malformed,
         ),
-        ("\r\n\r\n", "\r\ncontent-length: 0\r\n\r\n", Refusal::Malformed),
+        ("\r\n\r\n", "\r\ncontent-length: 1\r\n\r\n", Refusal::Malformed),
         (
             "\r\n\r\n",
             "\r\ntransfer-encoding: chunked\r\n\r\n",

@@ -20,7 +20,9 @@ from plain_peer import (
     CLOSE,
     CREDIT,
     DATA,
+    GOAWAY,
     PING,
+    PONG,
     REQUEST,
     SETTINGS,
     TIMEOUT,
@@ -228,6 +230,19 @@ CASES = {
     "credit_overflow": (message([CREDIT, -1, (1 << 31) - 1]), 1002, "invalid_credit"),
     "response_from_a_near_end": (message([1, 0, True, 200, []]), None, None),
 }
+
+
+@pytest.mark.parametrize("goaways, end", [(1, (1001, "")), (17, (1008, "excessive_load"))])
+def test_after_its_goaway_a_peer_is_answered(bad, goaways, end):
+    """Although no request of it is open, and none will come."""
+    with PlainPeer(bad.far_port) as peer:
+        peer.send(message([SETTINGS, {}], *[[GOAWAY, None, 0]] * goaways))
+        if goaways == 1:
+            peer.send(frame(PING, b"still there?"))
+            while peer.frame() != (PONG, b"still there?"):
+                pass
+            peer.send(frame(CLOSE, struct.pack("!H", 1001)))
+        assert peer.closed() == end
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -279,6 +279,7 @@ class Far:
         self.used: set[int] = set()
         self.window = 65535  # what near may send
         self.send_window = 65535
+        self.connect_protocol = 0
 
     def take(self, said: dict) -> None:
         ((kind, of),) = said.items()
@@ -291,6 +292,9 @@ class Far:
             for key, value in of:
                 most = {2: 1, 4: MAX_WINDOW, 8: 1}.get(key, 2**32 - 1)
                 need(value <= most, "invalid_setting")
+                if key == 8:
+                    need(value >= self.connect_protocol, "invalid_setting")
+                    self.connect_protocol = value
         elif kind == "request":
             need(of["stream"] not in self.open, "stream_in_use")
             self.used.add(of["stream"])

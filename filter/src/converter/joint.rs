@@ -30,6 +30,8 @@ pub(super) struct Joint {
     /// Streams that the other end may open at the codec, and the codec at the other end.
     codec_streams: Limit,
     peer_streams: Limit,
+    /// The other end's ENABLE_CONNECT_PROTOCOL.
+    peer_connect_protocol: u32,
     pub(super) streams: Streams,
     pub(super) http2: Http2Side,
     pub(super) websocket: WebSocketSide,
@@ -88,6 +90,7 @@ impl Joint {
             peer_header_list: header_list,
             codec_streams: most_streams,
             peer_streams: most_streams,
+            peer_connect_protocol: 0,
             streams: Streams::new(limits.max_streams),
             http2: Http2Side::new(codec.other()),
             websocket: WebSocketSide::new(writer, cbor::Encoder::new(&config.field_policy)),
@@ -359,17 +362,18 @@ impl Joint {
                     return Err(Error::ExcessiveLoad);
                 }
                 self.going_away |= code == http2_code::NO_ERROR;
-                let last = match (self.codec, last) {
-                    // A client's is of pushed streams (RFC 9113 §6.8), and there are none.
-                    (Sender::Server, _) => Some(Http2Id(0)),
-                    (Sender::Client, last) => match last.and_then(|last| self.streams.last_for_http2(last)) {
-                        None => self.goaway_last,
-                        Some(last) => {
-                            let last = self.lowered(last);
-                            self.streams.remove_after(last);
-                            Some(last)
-                        }
-                    },
+                // A client's is of pushed streams (RFC 9113 §6.8), and there are none. A server's codec that hears one may
+                // say nothing more, and with it this end.
+                if self.codec == Sender::Server {
+                    return Ok(());
+                }
+                let last = match last.and_then(|last| self.streams.last_for_http2(last)) {
+                    None => self.goaway_last,
+                    Some(last) => {
+                        let last = self.lowered(last);
+                        self.streams.remove_after(last);
+                        Some(last)
+                    }
                 };
                 self.http2.send(&Message::Goaway { last, code });
                 Ok(())
@@ -495,6 +499,13 @@ impl Joint {
             };
             if value > most {
                 return Err(Error::InvalidSetting);
+            }
+            if id == Settings::ENABLE_CONNECT_PROTOCOL {
+                // What was said once stays so (RFC 8441 §3).
+                if value < self.peer_connect_protocol {
+                    return Err(Error::InvalidSetting);
+                }
+                self.peer_connect_protocol = value;
             }
             end_to_end.set(id, value);
         }

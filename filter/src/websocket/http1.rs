@@ -29,6 +29,8 @@ pub struct Request<'a> {
     pub method: &'a str,
     /// Request target as it came (RFC 9112 §3.2).
     pub target: &'a str,
+    /// HTTP/1.1, and not 1.0, as a proxy may speak to those behind it.
+    pub knows_upgrade: bool,
     /// Names are lower case, values without the space around them.
     pub fields: Fields,
 }
@@ -53,14 +55,14 @@ impl<'a> Request<'a> {
         let Some(length) = length(request.parse(buffer), buffer)? else {
             return Ok(None);
         };
-        // HTTP/1.0 knows neither upgrade nor host.
         match (request.method, request.path, request.version) {
-            (Some(method), Some(target), Some(1)) => {
+            (Some(method), Some(target), Some(version)) => {
                 let fields = fields(request.headers);
                 Ok(Some((
                     Self {
                         method,
                         target,
+                        knows_upgrade: version == 1,
                         fields,
                     },
                     length,
@@ -85,14 +87,18 @@ impl<'a> Request<'a> {
                 .count()
         };
         // A body would be taken for WebSocket frames, and RFC 9112 §3.2 wants just one host.
-        let body = ["content-length", "transfer-encoding"]
-            .iter()
-            .any(|name| count(name) > 0);
+        let body = self.fields.iter().any(|field| match field.name {
+            b"content-length" => field.value != b"0",
+            name => name == b"transfer-encoding",
+        });
         if count("host") != 1 || body {
             return Err(Refusal::Malformed);
         }
         if self.target.split('?').next() != Some(path) {
             return Err(Refusal::Path);
+        }
+        if !self.knows_upgrade {
+            return Err(Refusal::Upgrade);
         }
         let request = handshake::RequestHeaders {
             method: self.method.as_bytes(),
