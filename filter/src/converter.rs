@@ -63,6 +63,8 @@ pub struct Closed {
     pub by: Closer,
     /// What was wrong with the bytes, where that is the reason.
     pub error: Option<Error>,
+    /// What the other end says was wrong: the reason of its Close, where that is one of this protocol's.
+    pub told: Option<Error>,
 }
 
 /// Who closed a WebSocket first.
@@ -221,8 +223,8 @@ impl Converter {
                         self.joint.http2.ping_ack(opaque);
                     }
                 }
-                websocket::Event::Close { code, .. } => {
-                    self.joint.closed_by_peer(code);
+                websocket::Event::Close { code, reason } => {
+                    self.joint.closed_by_peer(code, &reason);
                     return Ok(());
                 }
             }
@@ -254,6 +256,7 @@ impl Converter {
                 code,
                 by: Closer::ThisEnd,
                 error: None,
+                told: None,
             });
             self.joint.websocket.request_close(Some(code), "");
         }

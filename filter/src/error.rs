@@ -190,6 +190,13 @@ impl Error {
         Self::Http2HeaderListTooBig,
     ];
 
+    /// The error that a Close frame's reason names, if it is a label.
+    pub fn of_label(reason: &[u8]) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|error| error.codes().label.as_bytes() == reason)
+    }
+
     /// The table from errors to wire codes.
     pub const fn codes(self) -> Codes {
         use close_code::*;

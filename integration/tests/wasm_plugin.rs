@@ -452,6 +452,65 @@ fn a_close_is_answered_and_ends_the_stream() {
     assert_eq!(metric(&vm, "websockets_open"), 0);
 }
 
+/// The label of an error goes to the log, other words don't.
+#[test]
+fn the_reason_that_the_other_end_gives_is_logged() {
+    let vm = start(FAR);
+    for (code, reason, logged) in [
+        (
+            1007_u16,
+            "message_form",
+            "by the other end with 1007 (message_form) after",
+        ),
+        (1000, "Bearer c0ffee", "by the other end with 1000 after"),
+    ] {
+        let mut end = WasmEnd::far(&vm).unwrap();
+        let payload = [&code.to_be_bytes(), reason.as_bytes()].concat();
+        let close = integration::bad_input::frame(0x88, Some(integration::bad_input::KEY), &payload);
+        end.websocket_input(&close, &mut Vec::new());
+        end.close();
+        assert!(
+            vm.borrow()
+                .logs()
+                .iter()
+                .any(|line| line.message.contains(logged)),
+            "{:?}",
+            vm.borrow().logs()
+        );
+    }
+}
+
+/// Until the other end's first message nothing can be said to the codec, and its keepalive hasn't begun.
+#[test]
+fn a_far_end_waits_for_the_first_message_for_a_time() {
+    let vm = start(FAR);
+    let (mut silent, mut empty, mut heard) = (
+        WasmEnd::far(&vm).unwrap(),
+        WasmEnd::far(&vm).unwrap(),
+        WasmEnd::far(&vm).unwrap(),
+    );
+    let message = |payload| integration::bad_input::frame(0x82, Some(integration::bad_input::KEY), payload);
+    let (mut websocket, mut http2) = (Vec::new(), Vec::new());
+    empty.websocket_input(&message(b""), &mut http2);
+    assert_eq!(http2, b"");
+    heard.websocket_input(&message(b"\x82\x06\xa0"), &mut http2);
+    let mut codec = integration::raw::Codec::server();
+    codec.input(&http2);
+    heard.http2_input(&std::mem::take(&mut codec.output), &mut websocket);
+    vm.borrow_mut().advance(9 * SECOND).unwrap();
+    assert!(!silent.is_reset() && !empty.is_reset());
+    vm.borrow_mut().advance(2 * SECOND).unwrap();
+    assert!(silent.is_reset() && empty.is_reset());
+    for end in [&mut silent, &mut empty] {
+        end.close();
+    }
+    assert!(vm.borrow().has_logged(3, "(no message within 10000 ms)"));
+    vm.borrow_mut().advance(60 * SECOND).unwrap();
+    assert!(!heard.is_reset());
+    assert_eq!(metric(&vm, "websockets_open"), 1);
+    assert_eq!(metric(&vm, "websockets_closed_1006"), 2);
+}
+
 #[test]
 fn a_thousand_connections_leave_no_memory_behind() {
     let (near, far) = (start(NEAR), start(FAR));

@@ -552,16 +552,19 @@ impl Joint {
                 code: codes.close,
                 by: Closer::ThisEnd,
                 error: Some(error),
+                told: None,
             });
             self.close(Some(codes.close), codes.label, codes.http2);
         }
     }
 
-    pub(super) fn closed_by_peer(&mut self, code: Option<u16>) {
+    /// `reason` is what the other end's Close frame says.
+    pub(super) fn closed_by_peer(&mut self, code: Option<u16>, reason: &[u8]) {
         let closed = Closed {
             code: code.unwrap_or(close_code::NO_STATUS),
             by: Closer::OtherEnd,
             error: None,
+            told: Error::of_label(reason),
         };
         self.closed = Some(closed);
         self.close(code, "", http2_code::INTERNAL_ERROR);
@@ -610,6 +613,7 @@ impl Joint {
             code: close_code::ABNORMAL,
             by: Closer::Nobody,
             error: None,
+            told: None,
         });
         self.http2.reset_code = http2_code::REFUSED_STREAM;
         self.reset_streams();
@@ -635,6 +639,7 @@ impl Joint {
             },
             by: Closer::Nobody,
             error: None,
+            told: None,
         });
         if self.codec == Sender::Client && self.has_codec() {
             self.no_more_streams(http2_code::NO_ERROR);

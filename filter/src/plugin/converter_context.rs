@@ -215,6 +215,9 @@ impl ConverterContext {
             host::replace_header(MAP, "sec-websocket-accept", accept)?;
         }
         self.open(websocket, &format!("from {}", peer("source")));
+        if let State::Open(websocket) = &mut self.state {
+            websocket.await_codec();
+        }
         Ok(())
     }
 

@@ -10,6 +10,10 @@ use crate::converter::{Closed, Closer, Converter, Counts};
 use crate::error::close_code;
 use log::{Level, log};
 
+/// How long a far end that is an HTTP filter waits for the other end's first message, milliseconds: as long as the network filter
+/// does for the handshake by default.
+const SILENCE_MS: u32 = 10_000;
+
 /// A converter, and what Envoy is told of it.
 pub(super) struct WebSocket {
     /// Of the context that it belongs to.
@@ -30,6 +34,8 @@ pub(super) struct WebSocket {
 enum End {
     /// Not in sight.
     Open,
+    /// The local codec has said nothing yet: without that it ends after [`SILENCE_MS`].
+    Silent,
     /// Closed by either end: it ends at the latest after `close_timeout_ms`.
     Closing,
     /// Nothing is waited for any more: it ends with the next tick.
@@ -95,6 +101,13 @@ impl WebSocket {
         log(self.shared.config.role, self.id, Level::Info, &text);
     }
 
+    /// Until the other end has sent something, an HTTP filter has no bytes towards the local codec in whose place it could begin;
+    /// and as long as that is silent, no keepalive looks after the WebSocket.
+    pub(super) fn await_codec(&mut self) {
+        self.end = End::Silent;
+        self.shared.end_later(self.id, SILENCE_MS);
+    }
+
     /// What passes in a direction: `size` bytes of the buffer in, converted, and out in their place.
     pub(super) fn pass(
         &mut self,
@@ -123,6 +136,10 @@ impl WebSocket {
         match side {
             Side::Http2 => {
                 if !input.is_empty() {
+                    if self.end == End::Silent {
+                        self.end = End::Open;
+                        self.shared.ended(self.id);
+                    }
                     self.converter.http2_input(input, keys);
                 }
                 if end {
@@ -188,8 +205,8 @@ impl WebSocket {
         let over = (answered || closed.error.is_some()) && self.converter.close_sent()
             || self.converter.is_before_client();
         let (end, milliseconds) = match (self.end, over) {
-            (End::Open | End::Closing, true) => (End::Done, 0),
-            (End::Open, false) => (End::Closing, self.shared.config.close_timeout_ms),
+            (End::Open | End::Silent | End::Closing, true) => (End::Done, 0),
+            (End::Open | End::Silent, false) => (End::Closing, self.shared.config.close_timeout_ms),
             (End::Closing, false) | (End::Done, _) => return,
         };
         self.end = end;
@@ -250,8 +267,9 @@ impl WebSocket {
             closed.code,
             close_code::NORMAL | close_code::GOING_AWAY | close_code::NO_STATUS | close_code::ABNORMAL
         );
+        let is_silent = self.end == End::Silent && nanoseconds >= u64::from(SILENCE_MS) * 1_000_000;
         let level = match closed.error {
-            None if is_orderly && self.converter.cut_off() == 0 => Level::Info,
+            None if is_orderly && self.converter.cut_off() == 0 && !is_silent => Level::Info,
             _ => Level::Warn,
         };
         let how = match (closed.by, closed.code) {
@@ -260,10 +278,11 @@ impl WebSocket {
             (Closer::OtherEnd, code) => format!("by the other end with {code}"),
             (Closer::ThisEnd, code) => format!("by this end with {code}"),
         };
-        let why = closed
-            .error
-            .map(|error| format!(" ({error})"))
-            .unwrap_or_default();
+        let why = match closed.error.or(closed.told) {
+            Some(error) => format!(" ({error})"),
+            None if is_silent => format!(" (no message within {SILENCE_MS} ms)"),
+            None => String::new(),
+        };
         let milliseconds = nanoseconds / 1_000_000;
         let totals = &self.totals;
         let text = format!(
