@@ -49,10 +49,21 @@ pub struct Form {
 pub const AUTHORITY: Form = Form {
     name: "a host with or without port",
     holds: |text| {
-        !text.is_empty()
-            && text
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+            _ => (text, None),
+        };
+        let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_host = match address {
+            Some(address) => address
                 .bytes()
-                .all(|b| b.is_ascii_graphic() && !b"/?#@".contains(&b))
+                .all(|b| b.is_ascii_hexdigit() || b":.".contains(&b)),
+            None => host
+                .bytes()
+                .all(|b| b.is_ascii_graphic() && !b"/?#@:[]".contains(&b)),
+        };
+        let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
+        is_host && !host.is_empty() && address != Some("") && port.is_none_or(is_port)
     },
 };
 

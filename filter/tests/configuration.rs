@@ -264,7 +264,25 @@ fn a_handshake_that_cant_be_is_refused() {
             r#"{{"role": "near", "filter": "network", "handshake": {{"authority": "{authority}", "fields": ["{field}"]}}}}"#
         )
     };
-    for authority in ["", "a/b", "a?b", "a#b", "user@a", "a b", "a\\r\\nx: y"] {
+    for authority in [
+        "",
+        "a/b",
+        "a?b",
+        "a#b",
+        "user@a",
+        "a b",
+        "a\\r\\nx: y",
+        "a:",
+        "a:x",
+        "a:+1",
+        "a:65536",
+        ":1",
+        "a:b:1",
+        "[::1",
+        "[]",
+        "[a.example]",
+        "::1",
+    ] {
         let message = refused(&near(authority, "a: b"));
         assert!(
             message.contains("`handshake.authority`"),

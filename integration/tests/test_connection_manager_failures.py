@@ -19,7 +19,7 @@ import pytest
 
 from adaptive import PATIENCE, ListenerFile, ways
 from load import digest
-from pair import ROOT, connection_manager, endpoint, free_port, set_port, walk
+from pair import ROOT, cluster, connection_manager, endpoint, free_port, set_port, walk
 from plain_peer import ACK, BINARY, REQUEST, RESET, RESPONSE, SETTINGS, answer_handshake, frame, read_messages
 
 
@@ -95,6 +95,30 @@ def test_what_is_odd_about_one_client_is_not_held_against_the_tunnel(loop, adapt
     assert ways(answers)["websocket up"] > 0.9 * len(answers), ways(answers)
     one.wait(lambda: one.metric("tunnel_requests_failed") > 0)
     assert "up -> backoff" not in one.pair.near.log.read_text()
+
+
+def test_full_circuit_breakers_are_not_held_against_the_tunnel(loop, adaptive):
+    """They have no room for a probe either."""
+
+    def bound(pair) -> None:
+        cluster(pair.near.config, "tunnel")["circuit_breakers"] = {"thresholds": [{"max_requests": 2}]}
+
+    probe = {"cluster": "tunnel", "interval_ms": 1000, "timeout_ms": 500}
+    one = adaptive(delay=4, mode="always", prepare=bound, probe=probe)
+
+    async def run():
+        slow = [asyncio.create_task(one.load.request("GET", f"/slow-{number}")) for number in range(2)]
+        await asyncio.to_thread(one.wait, lambda: one.metric("probes_unsent") > 0)
+        refused = await one.load.request("GET", "/refused")
+        answers = await asyncio.gather(*slow)
+        return refused, [*answers, await one.load.request("GET", "/next")]
+
+    refused, answers = loop(run(), 30)
+    assert (refused.status, refused.decision) == (503, "websocket up"), "by Envoy, at once"
+    assert [answer.status for answer in answers] == [200] * 3
+    assert answers[2].decision == "websocket up"
+    log = one.pair.near.log.read_text()
+    assert "up -> backoff" not in log and "probe not sent, a circuit breaker of cluster tunnel is full" in log
 
 
 @pytest.mark.parametrize("is_there", [True, False])

@@ -159,6 +159,32 @@ fn a_plugin_that_goes_leaves_its_counts() {
     assert_eq!(vm.faults(), &[] as &[String]);
 }
 
+/// As when the circuit breakers of the tunnel's cluster bound it.
+#[test]
+fn a_probe_that_finds_no_room_says_nothing_of_a_tunnel_that_is_up() {
+    let mut vm = start(r#", "failures": {"consecutive": 1}"#, &SharedData::default());
+    let probe = open(&mut vm);
+    vm.answer_call(probe, 204).unwrap();
+    vm.refuse_calls(true);
+    for _ in 0..60 {
+        assert_eq!(exchange(&mut vm), "websocket up");
+        vm.advance(SECOND).unwrap();
+    }
+    let unsent = vm.metric("wsferry_probes_unsent");
+    assert!(unsent > Some(1), "{unsent:?}");
+    assert!(logged(
+        &vm,
+        "tunnel far: probe not sent, a circuit breaker of cluster tunnel is full"
+    ));
+    // Of one that is in doubt it does.
+    let context = vm.open_stream().unwrap();
+    vm.request_headers(context, request(), true).unwrap();
+    vm.set_property(&["response", "code_details"], b"no_healthy_upstream");
+    vm.close_stream(context).unwrap();
+    vm.advance(SECOND / 10).unwrap();
+    assert_eq!(exchange(&mut vm), "http backoff");
+}
+
 /// What Envoy says of a request's end, and what was asked; not every route of the listener need lead into the tunnel.
 #[test]
 fn what_broke_elsewhere_is_not_held_against_the_tunnel() {

@@ -127,6 +127,7 @@ impl Worker {
                         ProbeFailure::TimedOut,
                         ProbeFailure::Broken,
                         ProbeFailure::NoConverter,
+                        ProbeFailure::Unsent,
                     ];
                     let failure = failures[usize::from(second) % failures.len()];
                     self.tunnel().probe_failed(id, failure, now, random);

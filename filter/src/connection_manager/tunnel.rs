@@ -93,6 +93,8 @@ pub enum ProbeFailure {
     Broken,
     /// The handshake was refused for good, or granted without `wsferry.v1`.
     NoConverter,
+    /// The host couldn't send it: a circuit breaker of the tunnel's cluster has no room, or it has no host that may be asked.
+    Unsent,
 }
 
 /// A change of [`Link`] that is worth a line in the log.
@@ -567,6 +569,12 @@ impl Tunnel {
     pub fn probe_failed(&mut self, id: ProbeId, failure: ProbeFailure, now: Time, random: u32) -> bool {
         if self.take_probe(id).is_none() {
             return false;
+        }
+        if failure == ProbeFailure::Unsent && matches!(self.link, Link::Up { .. }) && !self.suspect {
+            // That says nothing of the far end, and what fills the cluster finds the tunnel working, or speaks against it.
+            let interval = self.config.probe.interval_ms;
+            self.next_probe = now.after(jittered(interval, self.config.jitter_percent, random));
+            return true;
         }
         let is_refused = failure == ProbeFailure::NoConverter;
         let is_again = std::mem::replace(&mut self.probe_refused, is_refused);

@@ -20,6 +20,7 @@ pub(super) struct ConnectionManagerMetrics {
     probes_timed_out: Metric,
     probes_broken: Metric,
     probes_no_converter: Metric,
+    probes_unsent: Metric,
     /// `probe_round_trip_ms`, a histogram.
     round_trip: u32,
 }
@@ -56,6 +57,7 @@ impl ConnectionManagerMetrics {
             probes_timed_out: counter("probes_timed_out")?,
             probes_broken: counter("probes_broken")?,
             probes_no_converter: counter("probes_no_converter")?,
+            probes_unsent: counter("probes_unsent")?,
             round_trip: define(MetricKind::Histogram, "probe_round_trip_ms")?,
         })
     }
@@ -83,10 +85,11 @@ impl ConnectionManagerMetrics {
             Err(ProbeFailure::TimedOut) => self.probes_timed_out.add(1),
             Err(ProbeFailure::Broken) => self.probes_broken.add(1),
             Err(ProbeFailure::NoConverter) => self.probes_no_converter.add(1),
+            Err(ProbeFailure::Unsent) => self.probes_unsent.add(1),
         }
     }
 
-    fn counters(&self) -> [&Metric; 6] {
+    fn counters(&self) -> [&Metric; 7] {
         [
             &self.requests_failed,
             &self.probes_sent,
@@ -94,6 +97,7 @@ impl ConnectionManagerMetrics {
             &self.probes_timed_out,
             &self.probes_broken,
             &self.probes_no_converter,
+            &self.probes_unsent,
         ]
     }
 

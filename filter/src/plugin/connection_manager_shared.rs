@@ -7,8 +7,8 @@ use super::host::{self, Map, Status};
 use super::shared_target::SharedTarget;
 use crate::connection_manager::config::Mode;
 use crate::connection_manager::{
-    Claim, Config, Decision, Evidence, Link, ProbeFailure, ProbeKind, Subject, Target, Time, Tunnel, Verdict,
-    Way,
+    Claim, Config, Decision, Evidence, Link, ProbeFailure, ProbeId, ProbeKind, Subject, Target, Time, Tunnel,
+    Verdict, Way,
 };
 use log::{error, info};
 
@@ -252,20 +252,39 @@ impl Shared {
                 });
             }
             Err(status) => {
-                failed(
-                    &format!("can't send a probe to cluster {}", probe.cluster),
-                    status,
-                );
-                self.with_state(|state| {
-                    let (now, random) = (state.now(), state.random());
-                    state.metrics.probe_ended(Err(ProbeFailure::Broken), 0);
-                    if let Some(tunnel) = state.manager.tunnel(place) {
-                        tunnel.probe_failed(id, ProbeFailure::Broken, now, random);
-                    }
-                });
+                self.probe_unsent(place, id, status);
                 target.fail(false);
             }
         }
+    }
+
+    /// Envoy refused to send a probe.
+    fn probe_unsent(&self, place: usize, id: ProbeId, status: Status) {
+        let Some(config) = self.config.tunnels.get(place) else {
+            return;
+        };
+        let cluster = &config.probe.cluster;
+        // So says Envoy where its own answer would come at once: of a cluster that takes no request.
+        let failure = match status {
+            Status::INTERNAL_FAILURE => ProbeFailure::Unsent,
+            _ => ProbeFailure::Broken,
+        };
+        self.with_state(|state| {
+            let (now, random) = (state.now(), state.random());
+            state.asked(place, None);
+            state.metrics.probe_ended(Err(failure), 0);
+            if let Some(tunnel) = state.manager.tunnel(place) {
+                tunnel.probe_failed(id, failure, now, random);
+            }
+            match failure {
+                ProbeFailure::Unsent if state.is_worker => info!(
+                    "tunnel {}: probe not sent, a circuit breaker of cluster {cluster} is full or it has no healthy host",
+                    config.name
+                ),
+                ProbeFailure::Unsent => {}
+                _ => failed(&format!("can't send a probe to cluster {cluster}"), status),
+            }
+        });
     }
 
     /// A handshake may be refused only after its probe was given up: what counts is that it was, not how fast.
@@ -372,7 +391,9 @@ impl Shared {
                             config.probe.timeout_ms
                         )
                     }
-                    ProbeFailure::Broken => format!("tunnel {name}: probe failed, status {status}"),
+                    ProbeFailure::Broken | ProbeFailure::Unsent => {
+                        format!("tunnel {name}: probe failed, status {status}")
+                    }
                     ProbeFailure::NoConverter => format!("tunnel {name}: probe failed, no converter"),
                 };
                 info!("{text}");

@@ -24,7 +24,7 @@ impl Status {
     const NOT_FOUND: u32 = 1;
     const PARSE_FAILURE: Self = Self(4);
     const CAS_MISMATCH: u32 = 8;
-    const INTERNAL_FAILURE: Self = Self(10);
+    pub(super) const INTERNAL_FAILURE: Self = Self(10);
     pub(super) const UNIMPLEMENTED: Self = Self(12);
 
     fn check(code: u32) -> Result<(), Self> {

@@ -35,6 +35,8 @@ pub struct HttpCall {
 pub(super) struct Calls {
     last_token: u32,
     under_way: Vec<HttpCall>,
+    /// What no further call is taken with, as by Envoy of a cluster whose circuit breaker is full.
+    full: bool,
     /// Headers of the response whose callback runs.
     pub(super) response: Option<HeaderMap>,
 }
@@ -43,6 +45,11 @@ impl Vm {
     /// The calls that nobody has answered yet.
     pub fn calls(&self) -> &[HttpCall] {
         &self.store.data().calls.under_way
+    }
+
+    /// Whether calls are refused.
+    pub fn refuse_calls(&mut self, full: bool) {
+        self.store.data_mut().calls.full = full;
     }
 
     /// Answers a call; Envoy answers with 503 where it can't connect, and with 504 after the time-out.
@@ -110,6 +117,9 @@ fn http_call(
         return Ok(BAD_ARGUMENT);
     };
     let host = call.data_mut();
+    if host.calls.full {
+        return Ok(INTERNAL_FAILURE);
+    }
     let context = host.current();
     host.calls.last_token += 1;
     let token = host.calls.last_token;
