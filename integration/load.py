@@ -48,6 +48,8 @@ class CountingOrigin:
         self.delay = delay
         self.executed: collections.Counter[tuple[str, str]] = collections.Counter()
         self.digests: dict[tuple[str, str], str] = {}
+        # Responses' bodies by path; `ok` for any other.
+        self.bodies: dict[str, bytes] = {}
         self.handshakes: list[float] = []
         self.last_head = ""
         self._servers: list[asyncio.Server] = []
@@ -84,7 +86,8 @@ class CountingOrigin:
                 self.executed[method, path] += 1
                 if self.delay:
                     await asyncio.sleep(self.delay)
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                body = self.bodies.get(path, b"ok")
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass

@@ -192,6 +192,46 @@ fn what_is_no_http_is_refused_at_once() {
 }
 
 #[test]
+fn what_is_odd_about_other_lines_of_an_answer_is_passed_over() {
+    for line in ["x: a\r\n b", "X Y: z", "x\u{e9}: z", ": z", "no colon"] {
+        let answer = switching_protocols(ACCEPT).replacen("\r\n\r\n", &format!("\r\n{line}\r\n\r\n"), 1);
+        let (response, length) = Response::parse(answer.as_bytes()).unwrap().expect("a head");
+        assert_eq!((response.status, length), (101, answer.len()), "{line}");
+        assert_eq!(
+            response
+                .fields
+                .iter()
+                .filter(|field| field.name == b"sec-websocket-accept")
+                .count(),
+            1
+        );
+    }
+}
+
+#[test]
+fn the_status_is_known_before_the_rest() {
+    let long = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nx: {}",
+        "v".repeat(MAX_HEAD_BYTES)
+    );
+    assert_eq!(
+        Response::parse(long.as_bytes()).map(|_| ()),
+        Err(HeadError::TooLarge)
+    );
+    let odd = "HTTP/1.0 101 Switching Protocols\r\n\r\n";
+    for (head, status) in [
+        (long.as_str(), Some(503)),
+        (odd, Some(101)),
+        ("HTTP/1.1 404 \r\nx: \0\r\n\r\n", Some(404)),
+        ("SSH-2.0-OpenSSH_9.2\r\n", None),
+        ("HTTP/1.1 5", None),
+        ("", None),
+    ] {
+        assert_eq!(Response::status_of(head.as_bytes()), status, "{head}");
+    }
+}
+
+#[test]
 fn heads_have_limits() {
     let lines = |count: usize| {
         let others = "x: y\r\n".repeat(count);

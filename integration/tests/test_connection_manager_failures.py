@@ -19,7 +19,7 @@ import pytest
 
 from adaptive import PATIENCE, ListenerFile, ways
 from load import digest
-from pair import ROOT, cluster, connection_manager, endpoint, free_port, set_port, walk
+from pair import ROOT, cluster, connection_manager, endpoint, free_port, http2_options, set_port, walk
 from plain_peer import ACK, BINARY, REQUEST, RESET, RESPONSE, SETTINGS, answer_handshake, frame, read_messages
 
 
@@ -95,6 +95,32 @@ def test_what_is_odd_about_one_client_is_not_held_against_the_tunnel(loop, adapt
     assert ways(answers)["websocket up"] > 0.9 * len(answers), ways(answers)
     one.wait(lambda: one.metric("tunnel_requests_failed") > 0)
     assert "up -> backoff" not in one.pair.near.log.read_text()
+
+
+def test_a_window_that_is_full_is_noticed(loop, adaptive):
+    """Readers that read nothing can fill the WebSocket's window, and then no response with a body passes."""
+
+    def small_window(pair) -> None:
+        options = http2_options(pair.near.config, "tunnel")
+        options["initial_connection_window_size"] = options["initial_stream_window_size"] = 65535
+
+    one = adaptive(prepare=small_window, probe={"cluster": "tunnel", "interval_ms": 500, "timeout_ms": 500})
+    one.origin.bodies["/large"] = bytes(16 << 20)
+
+    async def run():
+        await one.until("websocket up")
+        with socket.socket() as reader:
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            reader.connect(("127.0.0.1", one.pair.near_port))
+            reader.sendall(b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n")
+            await asyncio.to_thread(one.wait, lambda: one.metric("probes_timed_out") >= 3)
+            answers = await one.load.run(1)
+        await one.until("websocket up")
+        return answers
+
+    answers = loop(run(), 40)
+    one.check(answers)
+    assert set(ways(answers)) <= {"http backoff", "http opening", "http suspect"}, ways(answers)
 
 
 def test_full_circuit_breakers_are_not_held_against_the_tunnel(loop, adaptive):

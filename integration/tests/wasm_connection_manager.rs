@@ -12,10 +12,15 @@
 
 use std::time::Duration;
 
+use integration::raw::PREFACE;
 use integration::wasm_end::tunnel_request;
 use integration::wasm_host::{HeaderMap, Headers, SharedData, Vm, field, header_map};
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// The configuration of a near converter that shares data with the connection managers.
+const NEAR: &str =
+    r#"{"role": "near", "filter": "network", "handshake": {"authority": "far.example"}, "tunnel": "far"}"#;
 
 /// The plugin's configuration with one tunnel, to which these fields are added.
 fn configuration(tunnel: &str) -> String {
@@ -337,6 +342,39 @@ fn a_handshake_that_is_refused_late_counts_too() {
     assert_eq!(exchange(&mut one), "http no_converter");
 }
 
+/// A proxy's or a load balancer's answer may be odd, and still says by its status whether it is one of a moment.
+#[test]
+fn an_odd_answer_counts_by_its_status() {
+    let long = format!(
+        "HTTP/1.1 503 Busy\r\ncontent-security-policy: {}\r\n\r\n",
+        "x".repeat(20_000)
+    );
+    for (answer, next) in [
+        ("HTTP/1.1 503 Busy\r\n\r\n", "http backoff"),
+        ("HTTP/1.1 503 Busy\r\nx: a\r\n b\r\n\r\n", "http backoff"),
+        (long.as_str(), "http backoff"),
+        (
+            "HTTP/1.1 404 Not Found\r\nx: a\r\n b\r\n\r\n",
+            "http no_converter",
+        ),
+        ("SSH-2.0-OpenSSH_9.2\r\n", "http no_converter"),
+    ] {
+        let shared = SharedData::default();
+        let mut one = start("", &shared);
+        let probe = open(&mut one);
+        let mut converter = Vm::start_sharing(NEAR, &shared).expect("a VM");
+        converter.advance(one.age()).unwrap();
+        let connection = converter.open_connection().unwrap();
+        converter.downstream_data(connection, PREFACE, false).unwrap();
+        converter
+            .upstream_data(connection, answer.as_bytes(), false)
+            .unwrap();
+        converter.close_connection(connection).unwrap();
+        one.answer_call(probe, 503).unwrap();
+        assert_eq!(exchange(&mut one), next, "{answer}");
+    }
+}
+
 /// Of several servers one may have no converter. That one worker has met it is no verdict while another's WebSocket works.
 #[test]
 fn a_server_without_converter_among_others_is_no_late_refusal() {
@@ -392,8 +430,6 @@ fn a_refusal_from_before_the_tunnel_was_up_is_over() {
 /// A near converter's connection ends: as a WebSocket, or before it became one.
 #[test]
 fn the_end_of_a_websocket_sends_requests_the_other_way_until_a_probe_has_passed() {
-    let near = r#"{"role": "near", "filter": "network", "handshake": {"authority": "far.example"}, "tunnel": "far"}"#;
-    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\r\n";
     // What the codec, and what the other end has said by then.
     for (sent, answered) in [
@@ -411,7 +447,7 @@ fn the_end_of_a_websocket_sends_requests_the_other_way_until_a_probe_has_passed(
             assert_eq!(exchange(vm), "websocket up");
             vm.advance(SECOND / 10).unwrap();
         }
-        let mut converter = Vm::start_sharing(near, &shared).expect("a VM");
+        let mut converter = Vm::start_sharing(NEAR, &shared).expect("a VM");
         converter.advance(SECOND).unwrap();
         let connection = converter.open_connection().unwrap();
         if let Some(bytes) = sent {

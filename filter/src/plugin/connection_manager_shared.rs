@@ -345,6 +345,7 @@ impl Shared {
         let (Some(config), Some(target)) = (self.config.tunnels.get(call.place), target) else {
             return;
         };
+        let took = host_now().saturating_sub(call.sent_at);
         let result = match status {
             Some(200..=299) => Ok(()),
             // Not where other workers' WebSockets work: not every server of several is alike.
@@ -352,6 +353,8 @@ impl Shared {
                 Err(ProbeFailure::NoConverter)
             }
             Some(504) => Err(ProbeFailure::TimedOut),
+            // Begun and not complete, as where the WebSocket's window is full.
+            None if took >= u64::from(config.probe.timeout_ms) => Err(ProbeFailure::TimedOut),
             _ => Err(ProbeFailure::Broken),
         };
         self.with_state(|state| {
@@ -382,7 +385,7 @@ impl Shared {
                     }
                 }
             }
-            if let (Some(status), Err(failure), true) = (status, result, state.is_worker) {
+            if let (Err(failure), true) = (result, state.is_worker) {
                 let name = &config.name;
                 let text = match failure {
                     ProbeFailure::TimedOut => {
@@ -391,9 +394,10 @@ impl Shared {
                             config.probe.timeout_ms
                         )
                     }
-                    ProbeFailure::Broken | ProbeFailure::Unsent => {
-                        format!("tunnel {name}: probe failed, status {status}")
-                    }
+                    ProbeFailure::Broken | ProbeFailure::Unsent => match status {
+                        Some(status) => format!("tunnel {name}: probe failed, status {status}"),
+                        None => format!("tunnel {name}: probe cut off"),
+                    },
                     ProbeFailure::NoConverter => format!("tunnel {name}: probe failed, no converter"),
                 };
                 info!("{text}");

@@ -76,7 +76,8 @@ impl Asked {
     /// dropped. An error comes with the status, 0 if there is none.
     fn check(&mut self) -> Result<Option<usize>, (u16, HandshakeError)> {
         loop {
-            let parsed = Response::parse(&self.answer).map_err(|error| (0, error.into()))?;
+            let parsed = Response::parse(&self.answer)
+                .map_err(|error| (Response::status_of(&self.answer).unwrap_or(0), error.into()))?;
             let Some((response, length)) = parsed else {
                 return Ok(None);
             };

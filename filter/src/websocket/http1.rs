@@ -118,7 +118,13 @@ impl Response {
     pub fn parse(buffer: &[u8]) -> Result<Option<(Self, usize)>, HeadError> {
         let mut lines = [httparse::EMPTY_HEADER; MAX_HEAD_FIELDS];
         let mut response = httparse::Response::new(&mut lines);
-        let Some(length) = length(response.parse(buffer), buffer)? else {
+        // A far end isn't alone: proxies and load balancers on the way answer too, and what is odd about their other lines
+        // says nothing of the handshake.
+        let parsed = httparse::ParserConfig::default()
+            .allow_obsolete_multiline_headers_in_responses(true)
+            .ignore_invalid_headers_in_responses(true)
+            .parse_response(&mut response, buffer);
+        let Some(length) = length(parsed, buffer)? else {
             return Ok(None);
         };
         match (response.code, response.version) {
@@ -129,6 +135,14 @@ impl Response {
             }
             _ => Err(HeadError::Malformed),
         }
+    }
+
+    /// The status of a head that [`Response::parse`] may find wrong further on; `None` if there is no status line.
+    pub fn status_of(buffer: &[u8]) -> Option<u16> {
+        let mut response = httparse::Response::new(&mut []);
+        // The status line is read before the first field, for which there is no room.
+        let _ = response.parse(buffer);
+        response.code
     }
 
     /// Whether another response follows this one (RFC 9110 §15.2).
