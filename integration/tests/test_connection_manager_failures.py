@@ -123,28 +123,54 @@ def test_a_window_that_is_full_is_noticed(loop, adaptive):
     assert set(ways(answers)) <= {"http backoff", "http opening", "http suspect"}, ways(answers)
 
 
-def test_full_circuit_breakers_are_not_held_against_the_tunnel(loop, adaptive):
-    """They have no room for a probe either."""
+@pytest.mark.parametrize("mode, others", [("always", (503, "websocket up")), ("adaptive", (200, "http suspect"))])
+def test_full_circuit_breakers_are_not_held_against_the_tunnel(loop, adaptive, mode, others):
+    """They have no room for a probe either. What has another way takes it."""
 
     def bound(pair) -> None:
         cluster(pair.near.config, "tunnel")["circuit_breakers"] = {"thresholds": [{"max_requests": 2}]}
 
     probe = {"cluster": "tunnel", "interval_ms": 1000, "timeout_ms": 500}
-    one = adaptive(delay=4, mode="always", prepare=bound, probe=probe)
+    one = adaptive(delay=0, mode=mode, prepare=bound, probe=probe)
 
     async def run():
+        await one.until("websocket up")
+        one.origin.delay = 4
         slow = [asyncio.create_task(one.load.request("GET", f"/slow-{number}")) for number in range(2)]
         await asyncio.to_thread(one.wait, lambda: one.metric("probes_unsent") > 0)
-        refused = await one.load.request("GET", "/refused")
+        one.origin.delay = 0
+        beside = [await one.load.request("GET", "/beside") for _ in range(20)]
         answers = await asyncio.gather(*slow)
-        return refused, [*answers, await one.load.request("GET", "/next")]
+        await one.until("websocket up")
+        return beside, answers
 
-    refused, answers = loop(run(), 30)
-    assert (refused.status, refused.decision) == (503, "websocket up"), "by Envoy, at once"
-    assert [answer.status for answer in answers] == [200] * 3
-    assert answers[2].decision == "websocket up"
+    beside, answers = loop(run(), 40)
+    assert {(answer.status, answer.decision) for answer in beside} == {others}
+    assert [(answer.status, answer.decision) for answer in answers] == [(200, "websocket up")] * 2
     log = one.pair.near.log.read_text()
     assert "up -> backoff" not in log and "probe not sent, a circuit breaker of cluster tunnel is full" in log
+
+
+def test_what_a_full_circuit_breaker_refuses_has_a_probe_sent(loop, adaptive):
+    """Until the next one is due anyway, each request would get Envoy's 503."""
+
+    def bound(pair) -> None:
+        cluster(pair.near.config, "tunnel")["circuit_breakers"] = {"thresholds": [{"max_requests": 2}]}
+
+    one = adaptive(delay=0, prepare=bound, probe={"cluster": "tunnel", "interval_ms": 3_600_000})
+
+    async def run():
+        await one.until("websocket up")
+        one.origin.delay = 4
+        slow = [asyncio.create_task(one.load.request("GET", f"/slow-{number}")) for number in range(2)]
+        await asyncio.to_thread(one.wait, lambda: all(one.origin.executed["GET", f"/slow-{n}"] for n in range(2)))
+        one.origin.delay = 0
+        beside = [await one.load.request("GET", "/beside") for _ in range(20)]
+        await asyncio.gather(*slow)
+        await one.until("websocket up")
+        return [(answer.status, answer.decision) for answer in beside]
+
+    assert loop(run(), 40) == [(503, "websocket up")] + [(200, "http suspect")] * 19
 
 
 @pytest.mark.parametrize("is_there", [True, False])

@@ -164,30 +164,51 @@ fn a_plugin_that_goes_leaves_its_counts() {
     assert_eq!(vm.faults(), &[] as &[String]);
 }
 
-/// As when the circuit breakers of the tunnel's cluster bound it.
+/// As when the circuit breakers of the tunnel's cluster bound it: that is no failure of the tunnel, but plain HTTP has room.
 #[test]
-fn a_probe_that_finds_no_room_says_nothing_of_a_tunnel_that_is_up() {
+fn a_probe_that_finds_no_room_has_requests_go_over_plain_http() {
     let mut vm = start(r#", "failures": {"consecutive": 1}"#, &SharedData::default());
     let probe = open(&mut vm);
     vm.answer_call(probe, 204).unwrap();
     vm.refuse_calls(true);
-    for _ in 0..60 {
-        assert_eq!(exchange(&mut vm), "websocket up");
+    while vm.metric("wsferry_probes_unsent") < Some(3) {
+        exchange(&mut vm);
         vm.advance(SECOND).unwrap();
     }
-    let unsent = vm.metric("wsferry_probes_unsent");
-    assert!(unsent > Some(1), "{unsent:?}");
+    assert_eq!(exchange(&mut vm), "http suspect");
     assert!(logged(
         &vm,
         "tunnel far: probe not sent, a circuit breaker of cluster tunnel is full"
     ));
-    // Of one that is in doubt it does.
+    vm.refuse_calls(false);
+    vm.advance(SECOND * 11 / 10).unwrap();
+    let probe = only_call(&vm);
+    vm.answer_call(probe, 204).unwrap();
+    assert_eq!(exchange(&mut vm), "websocket up");
+    assert!(!logged(&vm, "backoff"));
+}
+
+#[test]
+fn in_mode_always_a_probe_that_finds_no_room_says_nothing() {
+    let mut vm = start(
+        r#", "mode": "always", "failures": {"consecutive": 1}"#,
+        &SharedData::default(),
+    );
     let context = vm.open_stream().unwrap();
     vm.request_headers(context, request(), true).unwrap();
-    vm.set_property(&["response", "code_details"], b"no_healthy_upstream");
-    vm.close_stream(context).unwrap();
     vm.advance(SECOND / 10).unwrap();
-    assert_eq!(exchange(&mut vm), "http backoff");
+    let probe = only_call(&vm);
+    vm.answer_call(probe, 204).unwrap();
+    vm.refuse_calls(true);
+    while vm.metric("wsferry_probes_unsent") < Some(3) {
+        vm.advance(SECOND).unwrap();
+    }
+    let context = vm.open_stream().unwrap();
+    let Headers::Continue(headers) = vm.request_headers(context, request(), true).unwrap() else {
+        panic!("the request doesn't go on");
+    };
+    assert_eq!(way(&headers), "websocket_only");
+    assert!(!logged(&vm, "backoff"));
 }
 
 /// What Envoy says of a request's end, and what was asked; not every route of the listener need lead into the tunnel.
@@ -220,6 +241,16 @@ fn what_broke_elsewhere_is_not_held_against_the_tunnel() {
             "websocket up",
         ),
         ("no_healthy_upstream", "", "http suspect"),
+        (
+            "upstream_reset_before_response_started{overflow}",
+            "envoy://carrier/",
+            "http suspect",
+        ),
+        (
+            "upstream_reset_before_response_started{overflow}",
+            "10.0.0.1:80",
+            "websocket up",
+        ),
         ("cluster_not_found", "", "http suspect"),
         (
             "upstream_reset_before_response_started{connection_timeout}",

@@ -109,7 +109,12 @@ impl Worker {
             0..=3 => self.request(),
             4 | 5 if !self.inside.is_empty() => {
                 let ticket = self.inside.swap_remove(usize::from(first) % self.inside.len());
-                let evidence = [Evidence::Passed, Evidence::Failed, Evidence::Retried];
+                let evidence = [
+                    Evidence::Passed,
+                    Evidence::Failed,
+                    Evidence::Retried,
+                    Evidence::Unsent,
+                ];
                 if let Some(evidence) = evidence.get(usize::from(second & 3)) {
                     self.tunnel().observe(ticket, *evidence, now, random);
                 }

@@ -85,6 +85,8 @@ pub enum Evidence {
     /// Envoy sent it more than once, for whatever reason: the tunnel, or what the request, the application or a
     /// time-out of the route did.
     Retried,
+    /// A circuit breaker of the tunnel's cluster had no room for it.
+    Unsent,
 }
 
 impl Way {

@@ -329,7 +329,9 @@ impl Tunnel {
                 self.failed_requests = self.failed_requests.saturating_add(1);
                 self.suspected(now, random);
             }
-            Evidence::Retried => {
+            // Where there is no other way, Envoy's 503 is as good as a wait.
+            Evidence::Unsent if self.config.mode != Mode::Adaptive => {}
+            Evidence::Retried | Evidence::Unsent => {
                 let pause_over = self
                     .renewal
                     .is_none_or(|last| now >= last.after(RENEWAL_PAUSE_MS));
@@ -570,10 +572,14 @@ impl Tunnel {
         if self.take_probe(id).is_none() {
             return false;
         }
-        if failure == ProbeFailure::Unsent && matches!(self.link, Link::Up { .. }) && !self.suspect {
-            // That says nothing of the far end, and what fills the cluster finds the tunnel working, or speaks against it.
-            let interval = self.config.probe.interval_ms;
-            self.next_probe = now.after(jittered(interval, self.config.jitter_percent, random));
+        if failure == ProbeFailure::Unsent && matches!(self.link, Link::Up { .. }) {
+            // That says nothing of the far end. But a request wouldn't be sent either: what has another way takes it until a
+            // probe finds room.
+            if self.config.mode == Mode::Adaptive && !self.suspect {
+                self.suspect = true;
+                self.next_generation();
+            }
+            self.next_probe = now.after(RENEWAL_PAUSE_MS);
             return true;
         }
         let is_refused = failure == ProbeFailure::NoConverter;

@@ -13,6 +13,9 @@ use proxy_wasm::types::Action;
 /// What the address of an internal listener begins with, as Envoy writes it. The tunnel's is one.
 const INTERNAL_ADDRESS: &[u8] = b"envoy://";
 
+/// What Envoy's details of a response begin with where the other side's connection or stream, or the way to it, failed.
+const UPSTREAM_RESET: &[u8] = b"upstream_reset_";
+
 /// A request and its response.
 pub(super) struct ConnectionManagerContext {
     id: u32,
@@ -112,12 +115,16 @@ fn evidence() -> Option<Evidence> {
     if details == b"via_upstream" {
         return Some(Evidence::Passed);
     }
-    if !broken(&details) {
+    let is_overflow = details.starts_with(UPSTREAM_RESET) && says(&details, b"{overflow}");
+    if !is_overflow && !broken(&details) {
         return None;
     }
     // Not every route need lead into the tunnel. Where nobody was asked, a probe finds out.
     match property(&["upstream", "address"]) {
-        Some(address) if address.starts_with(INTERNAL_ADDRESS) => Some(Evidence::Failed),
+        Some(address) if address.starts_with(INTERNAL_ADDRESS) => Some(match is_overflow {
+            true => Evidence::Unsent,
+            false => Evidence::Failed,
+        }),
         Some(address) if !address.is_empty() => None,
         _ => Some(Evidence::Retried),
     }
@@ -133,7 +140,7 @@ fn broken(details: &[u8]) -> bool {
     if details == b"no_healthy_upstream" || details == b"cluster_not_found" {
         return true;
     }
-    details.starts_with(b"upstream_reset_")
+    details.starts_with(UPSTREAM_RESET)
         && [
             &b"connection_termination"[..],
             b"connection_failure",
@@ -141,7 +148,11 @@ fn broken(details: &[u8]) -> bool {
             b"refused_stream",
         ]
         .iter()
-        .any(|word| details.windows(word.len()).any(|window| window == *word))
+        .any(|word| says(details, word))
+}
+
+fn says(details: &[u8], word: &[u8]) -> bool {
+    details.windows(word.len()).any(|window| window == word)
 }
 
 impl Stream for ConnectionManagerContext {
