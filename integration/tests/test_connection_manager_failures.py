@@ -123,15 +123,16 @@ def test_a_window_that_is_full_is_noticed(loop, adaptive):
     assert set(ways(answers)) <= {"http backoff", "http opening", "http suspect"}, ways(answers)
 
 
+def room_for_two(pair) -> None:
+    cluster(pair.near.config, "tunnel")["circuit_breakers"] = {"thresholds": [{"max_requests": 2}]}
+
+
 @pytest.mark.parametrize("mode, others", [("always", (503, "websocket up")), ("adaptive", (200, "http suspect"))])
 def test_full_circuit_breakers_are_not_held_against_the_tunnel(loop, adaptive, mode, others):
     """They have no room for a probe either. What has another way takes it."""
 
-    def bound(pair) -> None:
-        cluster(pair.near.config, "tunnel")["circuit_breakers"] = {"thresholds": [{"max_requests": 2}]}
-
     probe = {"cluster": "tunnel", "interval_ms": 1000, "timeout_ms": 500}
-    one = adaptive(delay=0, mode=mode, prepare=bound, probe=probe)
+    one = adaptive(delay=0, mode=mode, prepare=room_for_two, probe=probe)
 
     async def run():
         await one.until("websocket up")
@@ -153,11 +154,7 @@ def test_full_circuit_breakers_are_not_held_against_the_tunnel(loop, adaptive, m
 
 def test_what_a_full_circuit_breaker_refuses_has_a_probe_sent(loop, adaptive):
     """Until the next one is due anyway, each request would get Envoy's 503."""
-
-    def bound(pair) -> None:
-        cluster(pair.near.config, "tunnel")["circuit_breakers"] = {"thresholds": [{"max_requests": 2}]}
-
-    one = adaptive(delay=0, prepare=bound, probe={"cluster": "tunnel", "interval_ms": 3_600_000})
+    one = adaptive(delay=0, prepare=room_for_two, probe={"cluster": "tunnel", "interval_ms": 3_600_000})
 
     async def run():
         await one.until("websocket up")

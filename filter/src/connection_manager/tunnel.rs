@@ -575,9 +575,8 @@ impl Tunnel {
         if failure == ProbeFailure::Unsent && matches!(self.link, Link::Up { .. }) {
             // That says nothing of the far end. But a request wouldn't be sent either: what has another way takes it until a
             // probe finds room.
-            if self.config.mode == Mode::Adaptive && !self.suspect {
-                self.suspect = true;
-                self.next_generation();
+            if self.config.mode == Mode::Adaptive {
+                self.doubt(now);
             }
             self.next_probe = now.after(RENEWAL_PAUSE_MS);
             return true;

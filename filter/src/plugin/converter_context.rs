@@ -185,7 +185,7 @@ impl ConverterContext {
     }
 
     /// Makes a 101 of the TCP upstream's 200; any other status passes as it is.
-    fn far_response(&mut self, accept: Option<&str>, websocket: Box<WebSocket>) -> Result<(), Status> {
+    fn far_response(&mut self, accept: Option<&str>, mut websocket: Box<WebSocket>) -> Result<(), Status> {
         const MAP: Map = Map::Response;
         let fields = host::headers(MAP)?;
         let status = status(&fields);
@@ -214,10 +214,8 @@ impl ConverterContext {
         if let Some(accept) = accept {
             host::replace_header(MAP, "sec-websocket-accept", accept)?;
         }
+        websocket.await_codec();
         self.open(websocket, &format!("from {}", peer("source")));
-        if let State::Open(websocket) = &mut self.state {
-            websocket.await_codec();
-        }
         Ok(())
     }
 

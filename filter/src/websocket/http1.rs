@@ -80,18 +80,13 @@ impl<'a> Request<'a> {
     /// # Errors
     /// The first thing that is wrong.
     pub fn check(&self, path: &str, allowed_origins: &[String]) -> Result<String, Refusal> {
-        let count = |name: &str| {
-            self.fields
-                .iter()
-                .filter(|field| field.name == name.as_bytes())
-                .count()
-        };
+        let hosts = self.fields.iter().filter(|field| field.name == b"host");
         // A body would be taken for WebSocket frames, and RFC 9112 §3.2 wants just one host.
         let body = self.fields.iter().any(|field| match field.name {
             b"content-length" => field.value != b"0",
             name => name == b"transfer-encoding",
         });
-        if count("host") != 1 || body {
+        if hosts.count() != 1 || body {
             return Err(Refusal::Malformed);
         }
         if self.target.split('?').next() != Some(path) {
