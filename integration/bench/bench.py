@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import chart
 import report
 from origin import Origin
-from rounds import FULL, QUICK, Bench, Results
+from rounds import CHECK, FULL, QUICK, Bench, Results
 from ways import Also, Setting
 from workloads import WORKLOADS
 
@@ -35,6 +35,7 @@ def named(text: str) -> tuple[str, str]:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few minutes: fewer and shorter rounds")
+    parser.add_argument("--check", action="store_true", help="only whether every way works in every workload: no numbers")
     parser.add_argument("--only", action="append", choices=list(WORKLOADS), metavar="NAME", help=", ".join(WORKLOADS))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
     parser.add_argument("--chart", type=Path, metavar="FILE", help="default: docs/bench.svg after a full run")
@@ -66,7 +67,7 @@ def tunnels(options: argparse.Namespace) -> list[Also]:
 
 
 def measure(options: argparse.Namespace, setting: Setting, results: Results) -> None:
-    effort = QUICK if options.quick else FULL
+    effort = CHECK if options.check else QUICK if options.quick else FULL
     if options.hold is not None:
         effort = effort.holding(options.hold)
     bench = Bench(setting, effort, tunnels(options), results)
@@ -87,14 +88,17 @@ def main() -> int:
         measure(options, Setting(options.envoy, options.wasm.resolve(), origin, directory), results)
     finally:
         origin.stop()
-    print("\n" + report.table(results))
-    print("\n" + report.targets(results))
     failed = report.failures(results)
+    if options.check:
+        print(report.counts(results))
+    else:
+        print("\n" + report.table(results))
+        print("\n" + report.targets(results))
     print("\n".join(failed))
     print(f"{time.monotonic() - started:.0f} s")
     if options.json:
         options.json.write_text(json.dumps(report.as_json(results), indent=1) + "\n")
-    complete = not options.quick and not options.only and not failed
+    complete = not (options.check or options.quick or options.only or failed)
     if options.chart or complete:
         target = options.chart or CHART
         target.parent.mkdir(parents=True, exist_ok=True)

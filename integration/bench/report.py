@@ -180,6 +180,12 @@ def failures(results: Results) -> list[str]:
     ]
 
 
+def counts(results: Results) -> str:
+    """How many measurements there are, and so how many a check has made."""
+    ways = sum(len(ways) for ways in results.samples.values())
+    return f"{len(results.samples)} workloads, {ways} ways in them, {sum(map(len, results.failures.values()))} failed"
+
+
 def reached(results: Results, target: Target) -> Spread | None:
     """The ratio of each round on its own, so that what slowed a round down slowed both."""
     ways = results.samples.get(target.workload, {})

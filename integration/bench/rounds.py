@@ -48,6 +48,8 @@ class Effort:
 
 FULL = Effort(13, 3, 2.0, 25, 80, 4_000, 256 * MIB, 256 * MIB, 256 * MIB, 60, (1_000, 10_000), 500, 2.0)
 QUICK = Effort(3, 1, 1.5, 7, 20, 4_000, 64 * MIB, 16 * MIB, 64 * MIB, 20, (1_000,), 100, 0.5)
+# Whether all of it works. Too little for numbers.
+CHECK = Effort(1, 1, 1.0, 1, 1, 1_000, 16 * MIB, 16 * MIB, 16 * MIB, 3, (50,), 10, 0.1)
 
 
 class Failed(Exception):

@@ -215,7 +215,7 @@ class Way:
     def wait_open(self) -> None:
         """Returns once a tunnel that opens by itself has answered a probe; no request has been sent."""
         deadline = time.monotonic() + START_TIMEOUT
-        while not self.pair.near.stats().get("cluster.tunnel.upstream_rq_204"):
+        while not self.pair.near.stats().get("cluster.tunnel.upstream_rq_2xx"):
             self.pair.check_running()
             if time.monotonic() > deadline:
                 raise pairs.PairError(f"no tunnel within {START_TIMEOUT:g} s\n{self.pair.tails()}")
