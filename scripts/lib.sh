@@ -53,12 +53,19 @@ has_rust() {
     [[ $(printf '%s\n' "$least" "$version" | sort -V | head -n 1) == "$least" ]]
 }
 
-# Where the active Rust is too old, or there is none, takes Debian's.
+# use_rust PACKAGE...: where the active Rust is too old, or there is none, takes Debian's, with these packages of it besides.
 use_rust() {
     has_rust || {
-        install_missing rustc-web cargo-web
+        install_missing rustc-web cargo-web "$@"
         export PATH=/usr/bin:$PATH
     }
+}
+
+# alone NAME: waits until no other run of this checkout's scripts holds the lock of that name, and holds it until the end.
+alone() {
+    mkdir -p "$CACHE"
+    exec {lock}>"$CACHE/$1.lock"
+    flock "$lock"
 }
 
 # Prints MAJOR.MINOR.PATCH of the Envoy $1, nothing if it doesn't run.
