@@ -52,7 +52,6 @@ class Decisions:
         self.loop = loop
         self.failed: list[str] = []
         one.load.methods = METHODS
-        one.pair.far.expected_to_be_dead = True
 
     def counts(self) -> Counts:
         """As of now: waits until the filter has handed its counts to Envoy, which it does once a second."""

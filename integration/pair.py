@@ -215,7 +215,6 @@ class Envoy:
         self.admin_port: int = config["admin"]["address"]["socket_address"]["port_value"]
         self.log = directory / f"{name}.log"
         self.process: subprocess.Popen | None = None
-        self.expected_to_be_dead = False
 
     def start(self) -> None:
         path = self.directory / f"{self.name}.json"
@@ -234,14 +233,19 @@ class Envoy:
         try:
             self.process.wait(5)
         except subprocess.TimeoutExpired:
-            self.kill()
+            self.process.kill()
+            self.process.wait()
+        self.process = None
 
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+        self.process = None
 
     def exited(self) -> bool:
-        return self.process is not None and self.process.poll() is not None
+        """Whether it has ended by itself."""
+        process = self.process
+        return process is not None and process.poll() is not None
 
     def tail(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
@@ -249,11 +253,15 @@ class Envoy:
         return f"{self.name}: last lines of {self.log}\n{text}"
 
     def admin(self, path: str, method: str = "GET") -> str:
-        """What the admin interface answers; raises OSError or HTTPException where it doesn't."""
+        """What the admin interface answers; raises OSError or HTTPException where that isn't 200."""
         connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=5)
         try:
             connection.request(method, path)
-            return connection.getresponse().read().decode()
+            answer = connection.getresponse()
+            text = answer.read().decode()
+            if answer.status != 200:
+                raise http.client.HTTPException(f"{self.name} admin {path}: {answer.status} {text.strip()}")
+            return text
         finally:
             connection.close()
 

@@ -11,6 +11,7 @@ of the tunnel.
 from __future__ import annotations
 
 import copy
+import http.client
 import json
 import subprocess
 import sys
@@ -254,7 +255,7 @@ class Way:
 def is_ready(envoy: pairs.Envoy) -> bool:
     try:
         return envoy.admin("/ready").strip() == "LIVE"
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return False
 
 

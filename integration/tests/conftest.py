@@ -54,23 +54,28 @@ def loop():
 
 
 @pytest.fixture(scope="session")
-def new_pair(request):
-    """Starts pairs, `new_pair(origin, **options)`, and stops them at the end. Logs stay where something failed.
+def logs(request):
+    """Where the Envoys' logs are. They stay there if a test failed."""
+    directory = Path(tempfile.mkdtemp(prefix="wsferry-test-"))
+    yield directory
+    if request.session.testsfailed:
+        print(f"\nlogs of the Envoys: {directory}")
+    else:
+        shutil.rmtree(directory)
+
+
+@contextlib.contextmanager
+def stopping_pairs(logs: Path):
+    """Starts pairs, `new(origin, **options)`, and stops them at the end; no Envoy may have died by itself.
 
     With `start=False` the test starts the two Envoys itself. With `origin_http2` clients may use RFC 8441.
     """
-    logs = Path(tempfile.mkdtemp(prefix="wsferry-test-"))
     pairs: list[Pair] = []
 
     def new(origin: str, start: bool = True, **options) -> Pair:
         options.setdefault("concurrency", 1)
-        pair = Pair(
-            origin,
-            envoy=ENVOY,
-            wasm=WASM,
-            log_dir=logs / f"pair-{len(pairs)}",
-            **options,
-        )
+        directory = Path(tempfile.mkdtemp(prefix="pair-", dir=logs))
+        pair = Pair(origin, envoy=ENVOY, wasm=WASM, log_dir=directory, **options)
         if options.get("origin_http2"):
             asking = pair.far if options.get("reverse") else pair.near
             connection_manager(asking.config, "ingress")["http2_protocol_options"]["allow_connect"] = True
@@ -79,17 +84,29 @@ def new_pair(request):
             pair.start()
         return pair
 
-    yield new
-    died = [envoy for pair in pairs for envoy in pair.envoys if envoy.exited() and not envoy.expected_to_be_dead]
-    for pair in pairs:
-        pair.stop()
+    try:
+        yield new
+    finally:
+        died = [envoy for pair in pairs for envoy in pair.envoys if envoy.exited()]
+        for pair in pairs:
+            pair.stop()
     if died:
         print("\n".join(envoy.tail() for envoy in died))
     assert not died, f"these Envoys died: {[str(envoy.log) for envoy in died]}"
-    if request.session.testsfailed:
-        print(f"\nlogs of the Envoys: {logs}")
-    else:
-        shutil.rmtree(logs)
+
+
+@pytest.fixture
+def new_pair(logs):
+    """Starts pairs for one test, see `stopping_pairs`."""
+    with stopping_pairs(logs) as new:
+        yield new
+
+
+@pytest.fixture(scope="module")
+def new_shared_pair(logs):
+    """Starts pairs for the tests of a module."""
+    with stopping_pairs(logs) as new:
+        yield new
 
 
 @pytest.fixture(scope="session")
@@ -140,21 +157,21 @@ def web_origins(tmp_path_factory):
         yield port, files, grpc
 
 
-@pytest.fixture(scope="session", params=["near_asks", "far_asks"] if HAS_REVERSE_TUNNELS else ["near_asks"])
-def web(request, new_pair, web_origins) -> Web:
+@pytest.fixture(scope="module", params=["near_asks", "far_asks"] if HAS_REVERSE_TUNNELS else ["near_asks"])
+def web(request, new_shared_pair, web_origins) -> Web:
     port, files, grpc = web_origins
     options = {"grpc_origin": f"127.0.0.1:{grpc}", "reverse": request.param == "far_asks"}
-    return Web(new_pair(f"127.0.0.1:{port}", **options), files)
+    return Web(new_shared_pair(f"127.0.0.1:{port}", **options), files)
 
 
-@pytest.fixture(scope="session")
-def pair(new_pair, origin):
+@pytest.fixture(scope="module")
+def pair(new_shared_pair, origin):
     """The pair in front of the instructed origin of a kind: through the tunnel, or plain HTTP/2 to compare with."""
     pairs = {}
 
     def get(kind: str, baseline: bool = False) -> Pair:
         if (kind, baseline) not in pairs:
-            pairs[kind, baseline] = new_pair(
+            pairs[kind, baseline] = new_shared_pair(
                 f"127.0.0.1:{origin(kind).port}", origin_http2=kind == "http2", baseline=baseline
             )
         return pairs[kind, baseline]
@@ -174,8 +191,6 @@ def adaptive(new_pair, loop):
     yield make
     for one in made:
         one.load.close()
-        one.pair.stop()
-        # Of what the filter may call, near-adaptive.yaml has a list.
-        assert "restricted proxy-wasm capability" not in one.pair.near.log.read_text()
-        one.pair.near.process = one.pair.far.process = None
         loop(one.origin.close())
+    # Of what the filter may call, near-adaptive.yaml has a list.
+    assert not [one for one in made if "restricted proxy-wasm capability" in one.pair.near.log.read_text()]

@@ -143,7 +143,6 @@ def test_each_harm_is_told(watched, loop):
         harm(one.pair)
         one.wait(lambda alert=alert: alert in prometheus.alerts())
         told.add(alert)
-    one.pair.far.expected_to_be_dead = True
     one.pair.far.kill()
     loop(one.until("http backoff"))
     one.wait(lambda: "WsferryTunnelDown" in prometheus.alerts())

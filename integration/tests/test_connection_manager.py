@@ -20,7 +20,6 @@ from pair import cluster, connection_manager, free_port
 def test_the_decision_follows_what_happens(loop, adaptive):
     """Cold: plain HTTP. Busy: WebSocket. Far end stopped: plain HTTP. Back: WebSocket again."""
     one = adaptive()
-    one.pair.far.expected_to_be_dead = True
 
     async def run():
         await asyncio.sleep(1.1)  # the requests that asked for readiness don't count any more
@@ -39,7 +38,6 @@ def test_the_decision_follows_what_happens(loop, adaptive):
 
     loop(run(), 60)
     assert "x-wsferry-way" not in one.origin.last_head, "the decision is nobody else's business"
-    one.pair.far.expected_to_be_dead = False
     one.wait(lambda: one.metric("decisions_websocket_up") > 300 and one.metric("tunnel_far_up") == 1)
     assert 'decision="websocket up"' in one.pair.near.log.read_text()
 
@@ -67,7 +65,6 @@ def test_both_ways_in_tls(loop, adaptive, certificates):
     one.pair.near.start()
     one.wait(lambda: is_live(one.pair.near))
     assert loop(Load(one.pair.near_port).request("GET", "/")).status == 503
-    one.pair.far.process = None
 
 
 def left_to_the_filter(pair) -> None:
@@ -152,7 +149,6 @@ def test_a_cold_request_costs_a_look_at_the_clock_as_well(loop, adaptive):
 def test_a_request_while_the_tunnel_is_out_of_use_costs_no_look_at_the_clock(loop, adaptive):
     failures = {"base_backoff_ms": 60000, "max_backoff_ms": 60000}
     calls = Calls(adaptive, loop, {"eager": True, "failures": failures})
-    calls.one.pair.far.expected_to_be_dead = True
     calls.one.pair.far.kill()
 
     def is_out_of_use() -> bool:
@@ -162,7 +158,6 @@ def test_a_request_while_the_tunnel_is_out_of_use_costs_no_look_at_the_clock(loo
     calls.one.wait(is_out_of_use)
     calls.trace()
     calls.expect("proxy_set_property")
-    calls.one.pair.far.process = None
 
 
 def test_where_the_listener_lets_the_clients_header_through_the_filter_looks_for_it(loop, adaptive):
@@ -258,7 +253,6 @@ def test_a_target_without_converter_is_asked_once_per_interval(loop, adaptive, c
     one.check(answers)
     assert ways(answers)["http no_converter"] > 500, ways(answers)
     assert 2 <= len(target.handshakes) <= 4, target.handshakes
-    one.pair.far.process = None
 
 
 def test_a_tunnel_in_use_whose_target_loses_its_converter_soon_stops_dialling(loop, adaptive):
@@ -281,13 +275,11 @@ def test_a_tunnel_in_use_whose_target_loses_its_converter_soon_stops_dialling(lo
     assert ways(answers)["http no_converter"] > 500, ways(answers)
     # One may be a request's; of the probes the first might have met one server of several.
     assert 1 <= len(target.handshakes) <= 3, target.handshakes
-    one.pair.far.process = None
 
 
 def test_mode_always_waits_and_refuses(loop, adaptive):
     """The first request waits for the first WebSocket; without a far end it gets one honest answer."""
     one = adaptive(mode="always", max_wait_ms=1500)
-    one.pair.far.expected_to_be_dead = True
 
     async def run():
         first = await one.load.request("POST", "/first")
@@ -316,7 +308,6 @@ def test_mode_always_waits_and_refuses(loop, adaptive):
         assert one.origin.executed["POST", "/waiting"] == 1
 
     loop(run(), 60)
-    one.pair.far.expected_to_be_dead = False
 
 
 def test_eager_tunnels_are_up_on_every_worker_before_any_request(loop, adaptive):

@@ -117,7 +117,6 @@ def test_whatever_the_connection_manager_decides(new_pair, web_origins):
     pair = new_pair(
         f"127.0.0.1:{port}", grpc_origin=f"127.0.0.1:{service}", near_config=ROOT / "envoy/near-adaptive.yaml"
     )
-    pair.far.expected_to_be_dead = True
 
     def call_until_most_go_to(upstream: str) -> None:
         name = f"cluster.{upstream}.upstream_rq_total"

@@ -50,7 +50,7 @@ class Way:
 
 
 @pytest.fixture(scope="module")
-def new_way(new_pair, web_origins, tmp_path_factory):
+def new_way(new_shared_pair, web_origins, tmp_path_factory):
     """Starts an intermediary with the Envoys on both sides of it: `new_way(kind, keepalive)`. As envoy/ has them, with
     shorter times: the intermediary ends what is silent for SILENCE, and the Envoys' connection_keepalive is `keepalive`."""
     subprocess.run([ROOT / "scripts/certificates"], check=True)
@@ -63,7 +63,7 @@ def new_way(new_pair, web_origins, tmp_path_factory):
         intermediary = Intermediary(kind, far_port, directory / "intermediary", SILENCE)
         intermediaries.append(intermediary)
         intermediary.start()
-        pair = new_pair(
+        pair = new_shared_pair(
             f"127.0.0.1:{web_origins[0]}",
             far_port=far_port,
             via_port=intermediary.port,

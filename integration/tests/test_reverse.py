@@ -38,11 +38,9 @@ def get(pair, path: str, **fields: str) -> tuple[int | None, bytes]:
 def test_a_far_envoy_that_comes_back_is_dialled_again(new_pair, web_origins):
     pair = new_pair(f"127.0.0.1:{web_origins[0]}", reverse=True)
     assert get(pair, "/hello") == (200, b"hello\n")
-    pair.far.expected_to_be_dead = True
     pair.far.kill()
     pair.far.start()
     pair.wait_ready(REDIALLED)
-    pair.far.expected_to_be_dead = False
     assert get(pair, "/hello") == (200, b"hello\n")
 
 
@@ -55,7 +53,6 @@ def test_without_a_near_envoy_there_is_an_answer_at_once(loop, new_pair, origin)
         client = CLIENTS["http1"](pair.near_port)
         exchange = await client.open(RequestHead(b"POST", b"/", b"a.example", fields=[(b"content-length", b"0")]), end=True)
         _, answer = await server.accepted.get()
-        pair.near.expected_to_be_dead = True
         await asyncio.to_thread(pair.near.kill)
         head = await exchange.receive()
         assert isinstance(head, ResponseHead) and head.status == 503
@@ -68,7 +65,6 @@ def test_without_a_near_envoy_there_is_an_answer_at_once(loop, new_pair, origin)
     assert server.accepted.empty()
     pair.near.start()
     pair.wait_ready(REDIALLED)
-    pair.near.expected_to_be_dead = False
 
 
 def test_many_at_once_by_several_workers(new_pair, web_origins):
