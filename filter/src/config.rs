@@ -8,6 +8,7 @@ pub use crate::config_reader::ConfigError;
 use crate::config_reader::{AUTHORITY, Fields, Form, METRIC_NAME, PATH};
 use crate::connection_manager;
 use crate::connection_manager::config::TUNNEL_NAME;
+use crate::field_rules::is_name;
 
 /// What one plugin is: the JSON's `role` decides which of the two kinds of configuration it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -246,10 +247,16 @@ const FIELD_NAME: Form = Form {
     },
 };
 
-/// An origin (RFC 6454 §6.2), as far as tells it from a host name.
+/// An origin (RFC 6454 §6.2), as far as tells it from a host name and from a URL.
 const ORIGIN: Form = Form {
-    name: "an origin like https://example.org",
-    holds: |text| text.as_bytes().windows(3).any(|three| three == b"://"),
+    name: "an origin like https://example.org, in lower case and without a path",
+    holds: |text| {
+        let host = text.split_once("://").map(|(_, host)| host);
+        host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#']))
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_graphic() && !b.is_ascii_uppercase())
+    },
 };
 
 /// What a far end compares a path with, from which the query has been taken.
@@ -275,8 +282,7 @@ const FIELD_LINE: Form = Form {
             return false;
         };
         let own = FRAMING_FIELDS.contains(&name) || name.starts_with("sec-websocket-");
-        (FIELD_NAME.holds)(name)
-            && !name.contains(':')
+        is_name(name.as_bytes())
             && !own
             && !value.is_empty()
             && value.trim_ascii() == value

@@ -136,13 +136,8 @@ impl Fields {
                 Err(self.refuse(name, "appears twice"))
             }
             Some((name, _)) => {
-                // A credential in the wrong place isn't for the log.
-                let is_name = name.len() <= 40 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
                 let known = self.declared.join(", ");
-                Err(self.refuse(
-                    if is_name { name } else { "…" },
-                    format!("is unknown; known here are {known}"),
-                ))
+                Err(self.refuse(harmless(name), format!("is unknown; known here are {known}")))
             }
         }
     }
@@ -381,12 +376,19 @@ impl Fields {
                 Some(&(_, choice)) => Ok(Some(choice)),
                 None => {
                     let words: Vec<_> = choices.iter().map(|choice| choice.0).collect();
-                    Err(self.refuse(name, format!("{word:?} is none of {}", words.join(", "))))
+                    let words = words.join(", ");
+                    Err(self.refuse(name, format!("{} is none of {words}", harmless(&word))))
                 }
             },
             _ => Err(self.refuse(name, "is no text")),
         }
     }
+}
+
+/// A word for the log, unless it may be a credential in the wrong place.
+fn harmless(word: &str) -> &str {
+    let is_name = word.len() <= 40 && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    if is_name { word } else { "…" }
 }
 
 /// JSON as far as a configuration has it. Objects keep a field that appears twice, so that it is seen.

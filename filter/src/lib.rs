@@ -20,6 +20,7 @@ pub mod config_reader;
 pub mod connection_manager;
 pub mod converter;
 pub mod error;
+mod field_rules;
 pub mod http2;
 mod known_strings;
 pub mod message;

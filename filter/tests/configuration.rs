@@ -102,6 +102,9 @@ fn what_may_be_a_credential_is_not_repeated() {
         assert!(message.contains("`handshake."), "{message}");
         assert!(!message.contains("secret"), "{message}");
     }
+    let message = refused(r#"{"role": "near", "field_table": {"credentials": "Bearer secret"}}"#);
+    assert!(message.contains("`field_table.credentials`"), "{message}");
+    assert!(!message.contains("secret"), "{message}");
 }
 
 #[test]
@@ -133,6 +136,18 @@ fn a_wrong_configuration_names_the_field() {
         (
             r#"{"role": "far", "allowed_origins": ["a.example"]}"#,
             "`allowed_origins`",
+        ),
+        (
+            r#"{"role": "far", "allowed_origins": ["https://a.example/"]}"#,
+            "without a path",
+        ),
+        (
+            r#"{"role": "far", "allowed_origins": ["https://A.example"]}"#,
+            "in lower case",
+        ),
+        (
+            r#"{"role": "near", "filter": "network", "handshake": {"authority": "a", "fields": ["x(y): 1"]}}"#,
+            "`handshake.fields`",
         ),
         (
             r#"{"role": "far", "metrics_prefix": "a.b"}"#,

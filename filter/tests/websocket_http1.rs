@@ -119,7 +119,9 @@ fn what_is_no_handshake_is_refused_with_the_reason() {
         ("GET /wsferry ", "GET / ", Refusal::Path),
         ("GET /wsferry ", "GET /wsferry/ ", Refusal::Path),
         ("GET /wsferry ", "GET /WSFERRY ", Refusal::Path),
-        ("GET /wsferry ", "GET http://far.example/wsferry ", Refusal::Path),
+        ("GET /wsferry ", "GET http://far.example ", Refusal::Path),
+        ("GET /wsferry ", "GET http://far.example/ ", Refusal::Path),
+        ("GET /wsferry ", "GET other://far.example/wsferry ", Refusal::Path),
         ("GET /wsferry ", "POST /wsferry ", Refusal::Method),
         ("GET /wsferry ", "get /wsferry ", Refusal::Method),
         ("HTTP/1.1", "HTTP/1.0", Refusal::Upgrade),
@@ -158,6 +160,18 @@ fn what_is_no_handshake_is_refused_with_the_reason() {
     }
     let browser = head.replacen("\r\n\r\n", "\r\norigin: https://app.example\r\n\r\n", 1);
     assert_eq!(check(&browser), Ok(ACCEPT.to_owned()));
+}
+
+/// A server has to take it (RFC 9112 §3.2.2).
+#[test]
+fn a_target_in_absolute_form_is_its_path() {
+    for target in [
+        "http://far.example/wsferry",
+        "HTTPS://far.example:443/wsferry?near=1",
+    ] {
+        let head = handshake().replacen("GET /wsferry ", &format!("GET {target} "), 1);
+        assert_eq!(check(&head), Ok(ACCEPT.to_owned()), "{target}");
+    }
 }
 
 #[test]

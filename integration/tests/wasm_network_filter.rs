@@ -170,7 +170,8 @@ fn a_denied_handshake_gives_the_requests_back_as_never_sent() {
         move |request: &str| granted(request).replacen(from, to, 1).into_bytes()
     };
     type Answer = Box<dyn Fn(&str) -> Vec<u8>>;
-    let cases: [(&str, Answer); 9] = [
+    let hints = "HTTP/1.1 103 Early Hints\r\nlink: </>\r\n\r\n";
+    let cases: [(&str, Answer); 10] = [
         ("status", Box::new(|_| answer.as_bytes().to_vec())),
         ("status", Box::new(wrong("101", "200"))),
         ("upgrade", Box::new(wrong("Upgrade: websocket", "Upgrade: h2c"))),
@@ -188,6 +189,10 @@ fn a_denied_handshake_gives_the_requests_back_as_never_sent() {
         (
             "head_too_large",
             Box::new(|_| [&b"HTTP/1.1 101 \r\nx: "[..], &[b'x'; 20_000]].concat()),
+        ),
+        (
+            "head_too_large",
+            Box::new(|request| (hints.repeat(16_384 / hints.len() + 1) + &granted(request)).into_bytes()),
         ),
     ];
     let vm = start(NEAR);

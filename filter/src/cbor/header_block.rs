@@ -7,6 +7,7 @@ use super::typed::Typed;
 use super::{AUTHORITY, METHODS, PATH, SCHEMES};
 use crate::config::Limits;
 use crate::error::Error;
+use crate::field_rules::{is_name, is_token, is_value};
 use crate::known_strings::KnownStrings;
 use crate::message::{FIELD_OVERHEAD, Fields, MAX_STRING, RequestHead};
 
@@ -342,28 +343,18 @@ fn known(names: &[&'static [u8]], code: u64) -> Result<&'static [u8], Error> {
         .ok_or(Error::MessageForm)
 }
 
-/// A field name is a token (RFC 9110 §5.1) in lower case (RFC 9113 §8.2.1).
 fn check_name(name: &[u8]) -> Result<(), Error> {
-    if is_token(name) && !name.iter().any(u8::is_ascii_uppercase) {
+    if is_name(name) {
         Ok(())
     } else {
         Err(Error::InvalidField)
     }
 }
 
-/// RFC 9110 §5.6.2.
-fn is_token(text: &[u8]) -> bool {
-    !text.is_empty()
-        && text
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
-}
-
-/// A value holds neither NUL nor line ends (RFC 9113 §8.2.1).
 fn check_value(value: &[u8]) -> Result<(), Error> {
-    // Without a way out in the middle, so that many bytes are compared at a time.
-    let found = value
-        .iter()
-        .fold(false, |found, byte| found | matches!(byte, 0 | b'\r' | b'\n'));
-    if found { Err(Error::InvalidField) } else { Ok(()) }
+    if is_value(value) {
+        Ok(())
+    } else {
+        Err(Error::InvalidField)
+    }
 }

@@ -13,6 +13,9 @@ const MAX_WINDOW: i64 = 0x7fff_ffff;
 /// The window of a connection, and of a stream until settings say otherwise (RFC 9113 §6.9.2), bytes.
 const DEFAULT_WINDOW: i64 = 65_535;
 
+/// What counts as the latest stream where none was opened: the one before stream 0.
+const BEFORE_FIRST: WireId = WireId(u16::MAX);
+
 /// Room for so many streams at most is kept for those to come.
 const KEPT_STREAMS: usize = 256;
 
@@ -419,15 +422,15 @@ impl Streams {
     /// A GOAWAY's last stream, for the local codec: the last of the open ones that `last` covers. `None` if that is one
     /// that may still be opened, so that all are covered.
     pub fn last_for_http2(&self, last: WireId) -> Option<Http2Id> {
-        let Some(opened) = self.last_sequence else {
-            return Some(Http2Id(0));
-        };
         // Of a difference in 16 bits half is behind and half is ahead.
-        let behind = wire_id(opened).0.wrapping_sub(last.0);
+        let opened = self.last_sequence.map_or(BEFORE_FIRST, wire_id);
+        let behind = opened.0.wrapping_sub(last.0);
         if behind > 1 << 15 {
             return None;
         }
-        let covered = opened.checked_sub(u64::from(behind));
+        let covered = self
+            .last_sequence
+            .and_then(|opened| opened.checked_sub(u64::from(behind)));
         let last = self
             .iter()
             .filter(|stream| covered.is_some_and(|covered| stream.sequence <= covered))

@@ -2,6 +2,7 @@
 
 use crate::config::Limits;
 use crate::error::Error;
+use crate::field_rules::{is_name, is_token, is_value};
 use crate::http2::Sender;
 use crate::message::{FIELD_OVERHEAD, Field, Fields, MAX_STRING, RequestHead};
 
@@ -112,15 +113,11 @@ impl HeaderList {
     fn place_pseudo(&mut self, field: Field<'_>) -> bool {
         let value = field.value;
         let (bit, part, fits) = match field.name {
-            b":method" => (pseudo::METHOD, &mut self.method, value.iter().all(is_token_byte)),
+            b":method" => (pseudo::METHOD, &mut self.method, is_token(value)),
             b":scheme" => (pseudo::SCHEME, &mut self.scheme, value.iter().all(is_scheme_byte)),
             b":authority" => (pseudo::AUTHORITY, &mut self.authority, true),
             b":path" => (pseudo::PATH, &mut self.path, true),
-            b":protocol" => (
-                pseudo::PROTOCOL,
-                &mut self.protocol,
-                value.iter().all(is_token_byte),
-            ),
+            b":protocol" => (pseudo::PROTOCOL, &mut self.protocol, is_token(value)),
             b":status" => (pseudo::STATUS, &mut self.status, true),
             _ => return false,
         };
@@ -190,39 +187,7 @@ impl HeaderList {
     }
 }
 
-/// A token in lower case (RFC 9110 §5.1, RFC 9113 §8.2.1).
-fn is_name(name: &[u8]) -> bool {
-    /// By byte: every byte of every field's name is looked up.
-    const ALLOWED: [bool; 256] = {
-        let mut allowed = [false; 256];
-        let mut byte = 0_u8;
-        while byte < 128 {
-            #[expect(clippy::indexing_slicing, clippy::as_conversions, reason = "not at run time")]
-            {
-                allowed[byte as usize] = is_token_byte(&byte) && !byte.is_ascii_uppercase();
-            }
-            byte = byte.saturating_add(1);
-        }
-        allowed
-    };
-    let allowed = |byte: &u8| ALLOWED.get(usize::from(*byte)).copied().unwrap_or_default();
-    !name.is_empty() && name.iter().all(allowed)
-}
-
-/// RFC 9110 §5.6.2.
-const fn is_token_byte(byte: &u8) -> bool {
-    matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'_' | b'.' | b'!' | b'#'..=b'\''
-        | b'*' | b'+' | b'^' | b'`' | b'|' | b'~')
-}
-
 /// RFC 3986 §3.1.
 const fn is_scheme_byte(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')
-}
-
-/// Free of NUL, CR and LF (RFC 9113 §8.2.1). White space at the ends passes, as it does in Envoy.
-fn is_value(value: &[u8]) -> bool {
-    // One comparison for each byte of nearly all values.
-    let suspicious = value.iter().fold(false, |any, byte| any | (*byte <= b'\r'));
-    !suspicious || !value.iter().any(|byte| matches!(byte, b'\0' | b'\r' | b'\n'))
 }

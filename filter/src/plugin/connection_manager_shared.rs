@@ -264,10 +264,10 @@ impl Shared {
             return;
         };
         let cluster = &config.probe.cluster;
-        // So says Envoy where its own answer would come at once: of a cluster that takes no request.
         let failure = match status {
-            Status::INTERNAL_FAILURE => ProbeFailure::Unsent,
-            _ => ProbeFailure::Broken,
+            Status::BAD_ARGUMENT => ProbeFailure::Broken,
+            // So says Envoy where its own answer would come at once: of a cluster that takes no request.
+            _ => ProbeFailure::Unsent,
         };
         self.with_state(|state| {
             let (now, random) = (state.now(), state.random());
@@ -282,7 +282,7 @@ impl Shared {
                     config.name
                 ),
                 ProbeFailure::Unsent => {}
-                _ => failed(&format!("can't send a probe to cluster {cluster}"), status),
+                _ => error!("tunnel {}: can't send a probe, there is no cluster {cluster}", config.name),
             }
         });
     }

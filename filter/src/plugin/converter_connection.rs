@@ -21,7 +21,7 @@ use super::shared_target::SharedTarget;
 use super::websocket::{Direction, Side, WebSocket, log, may_be_transient, peer};
 use crate::config::{Handshake, Role};
 use crate::websocket::handshake::{self, HandshakeError, Refusal, ResponseHeaders};
-use crate::websocket::http1::{self, Request, Response};
+use crate::websocket::http1::{self, HeadError, MAX_HEAD_BYTES, Request, Response};
 use log::Level;
 use proxy_wasm::types::Action;
 
@@ -69,20 +69,30 @@ struct Asked {
     held: Vec<u8>,
     /// The codec has ended its direction.
     held_end: bool,
+    /// Bytes of interim responses that have come.
+    interim: usize,
 }
 
 impl Asked {
-    /// The length of an answer that opens the WebSocket, `None` while it isn't complete. Interim responses are
-    /// dropped. An error comes with the status, 0 if there is none.
+    /// Where an answer that opens the WebSocket ends, `None` while it isn't complete. Interim responses are
+    /// dropped, as many as a head may have bytes. An error comes with the status, 0 if there is none.
     fn check(&mut self) -> Result<Option<usize>, (u16, HandshakeError)> {
+        let mut begin = 0_usize;
         loop {
-            let parsed = Response::parse(&self.answer)
-                .map_err(|error| (Response::status_of(&self.answer).unwrap_or(0), error.into()))?;
+            let head = self.answer.get(begin..).unwrap_or_default();
+            let parsed = Response::parse(head)
+                .map_err(|error| (Response::status_of(head).unwrap_or(0), error.into()))?;
             let Some((response, length)) = parsed else {
+                self.answer.drain(..begin);
                 return Ok(None);
             };
+            let end = begin.saturating_add(length);
             if response.is_interim() {
-                self.answer = self.answer.split_off(length.min(self.answer.len()));
+                begin = end;
+                self.interim = self.interim.saturating_add(length);
+                if self.interim > MAX_HEAD_BYTES {
+                    return Err((response.status, HeadError::TooLarge.into()));
+                }
                 continue;
             }
             let headers = ResponseHeaders {
@@ -90,7 +100,7 @@ impl Asked {
                 fields: &response.fields,
             };
             return handshake::check_response(&headers, &self.accept)
-                .map(|()| Some(length))
+                .map(|()| Some(end))
                 .map_err(|error| (response.status, error));
         }
     }
@@ -146,6 +156,7 @@ impl ConverterConnection {
             answer: Vec::new(),
             held,
             held_end: end,
+            interim: 0,
         }));
         Ok(())
     }
@@ -161,6 +172,7 @@ impl ConverterConnection {
             self.log(Level::Warn, "handshake given up: too much waits for its answer");
             self.shared.metrics.refused(HandshakeError::NoAnswer.label());
             self.take_state();
+            self.shared.tell_end();
             self.shared.end_later(self.id, 0);
         }
         host::replace_buffer(FROM_CLIENT, &[])
@@ -169,8 +181,8 @@ impl ConverterConnection {
     /// A piece of the answer, or all of it and what comes behind it.
     fn answered(&mut self, mut asked: Box<Asked>, size: usize, end: bool) -> Result<(), Status> {
         asked.answer.extend(host::buffer(TO_CLIENT, size)?);
-        let length = match asked.check() {
-            Ok(Some(length)) => length,
+        let end_of_head = match asked.check() {
+            Ok(Some(end)) => end,
             Ok(None) if end => return self.denied(*asked, 0, HandshakeError::NoAnswer),
             Ok(None) => {
                 self.state = State::Asked(asked);
@@ -184,10 +196,10 @@ impl ConverterConnection {
             held_end,
             ..
         } = *asked;
-        self.shared.ended(self.id);
+        self.shared.end_no_more(self.id);
         let mut websocket = WebSocket::new(self.id, &self.shared);
         websocket.opened(&format!("to {}", peer("upstream")));
-        let rest = answer.get_mut(length..).unwrap_or_default();
+        let rest = answer.get_mut(end_of_head..).unwrap_or_default();
         websocket.take(Side::WebSocket, rest, end);
         if websocket.is_left() {
             // Nothing of what was held has been sent.
@@ -241,7 +253,7 @@ impl ConverterConnection {
                 .map(|accept| (accept, length)),
             Err(error) => Err(error.into()),
         };
-        self.shared.ended(self.id);
+        self.shared.end_no_more(self.id);
         let mut websocket = WebSocket::new(self.id, &self.shared);
         match checked {
             Ok((accept, length)) => {
@@ -332,7 +344,7 @@ impl ConverterConnection {
     /// The connection is over, whoever ended it, or nothing more may pass.
     fn end(&mut self) {
         let state = self.take_state();
-        self.shared.ended(self.id);
+        self.shared.end_no_more(self.id);
         let elapsed = host::now().saturating_sub(self.begun_at) / 1_000_000;
         let timed_out = self.begun_at > 0 && elapsed >= u64::from(self.handshake.timeout_ms);
         if matches!(state, State::New | State::Asked(_)) {

@@ -99,7 +99,7 @@ impl Shared {
     }
 
     /// This context is gone, or needs no end any more.
-    pub(super) fn ended(&self, context_id: u32) {
+    pub(super) fn end_no_more(&self, context_id: u32) {
         if let Ok(mut closing) = self.closing.try_borrow_mut() {
             closing.retain(|one| one.context_id != context_id);
         }

@@ -22,6 +22,7 @@ pub(super) struct Status(u32);
 
 impl Status {
     const NOT_FOUND: u32 = 1;
+    pub(super) const BAD_ARGUMENT: Self = Self(2);
     const PARSE_FAILURE: Self = Self(4);
     const CAS_MISMATCH: u32 = 8;
     pub(super) const INTERNAL_FAILURE: Self = Self(10);
@@ -351,10 +352,17 @@ pub(super) fn continue_request() -> Result<(), Status> {
 
 /// Sends a request without body to a cluster, for the effective context, which gets the response. The
 /// result names the call. Through the SDK, which hands out responses to calls that it knows of.
+///
+/// # Errors
+/// [`Status::BAD_ARGUMENT`] where there is no such cluster, [`Status::INTERNAL_FAILURE`] where it takes no request now.
 pub(super) fn http_call(cluster: &str, headers: &[(&str, &str)], timeout_ms: u32) -> Result<u32, Status> {
     let timeout = Duration::from_millis(u64::from(timeout_ms));
-    hostcalls::dispatch_http_call(cluster, headers.to_vec(), None, Vec::new(), timeout)
-        .map_err(|_| Status::INTERNAL_FAILURE)
+    hostcalls::dispatch_http_call(cluster, headers.to_vec(), None, Vec::new(), timeout).map_err(|status| {
+        match status {
+            proxy_wasm::types::Status::BadArgument => Status::BAD_ARGUMENT,
+            _ => Status::INTERNAL_FAILURE,
+        }
+    })
 }
 
 /// What all threads' plugins with this VM's `vm_id` share under a key, and its version; empty and

@@ -138,7 +138,7 @@ impl WebSocket {
                 if !input.is_empty() {
                     if self.end == End::Silent {
                         self.end = End::Open;
-                        self.shared.ended(self.id);
+                        self.shared.end_no_more(self.id);
                     }
                     self.converter.http2_input(input, keys);
                 }
@@ -238,7 +238,7 @@ impl WebSocket {
         let Some(closed) = self.converter.closed() else {
             return;
         };
-        self.shared.ended(self.id);
+        self.shared.end_no_more(self.id);
         self.shared.metrics.closed(&closed);
         self.shared.metrics.flush();
         let (level, text) = self.summary(&closed, host::now().saturating_sub(opened_at));

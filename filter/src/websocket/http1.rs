@@ -72,6 +72,20 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// The target's path, without query. A server takes the absolute form too (RFC 9112 §3.2.2).
+    fn path(&self) -> &str {
+        let is_http = |scheme: &str| {
+            ["http", "https"]
+                .iter()
+                .any(|known| scheme.eq_ignore_ascii_case(known))
+        };
+        let path = match self.target.split_once("://") {
+            Some((scheme, rest)) if is_http(scheme) => rest.find('/').and_then(|begin| rest.get(begin..)),
+            _ => Some(self.target),
+        };
+        path.and_then(|path| path.split('?').next()).unwrap_or("/")
+    }
+
     /// Checks a handshake: where it goes, what belongs to HTTP/1.1, and then what belongs to the WebSocket. Returns the
     /// `sec-websocket-accept` that answers it.
     ///
@@ -89,7 +103,7 @@ impl<'a> Request<'a> {
         if hosts.count() != 1 || body {
             return Err(Refusal::Malformed);
         }
-        if self.target.split('?').next() != Some(path) {
+        if self.path() != path {
             return Err(Refusal::Path);
         }
         if !self.knows_upgrade {
