@@ -24,7 +24,8 @@ pub enum Error {
     PayloadLength,
     /// A continuation frame with nothing to continue, or a new message inside a fragmented one (§5.4).
     Fragmentation,
-    /// A Close frame with a body of one byte, or with a code that must not be sent (§7.4).
+    /// A Close frame with a body of one byte, with a code that must not be sent (§7.4), or with a reason that isn't
+    /// UTF-8 (§5.5.1).
     CloseFrame,
     /// A message of more than `max_message_bytes`.
     MessageTooBig,
@@ -52,7 +53,8 @@ pub enum Error {
     StreamInUse,
     /// A message that its stream's state doesn't allow: data after the end, a second response, …
     StreamState,
-    /// Messages that make this side answer more than it can send.
+    /// Messages that make this side answer more than it can send, or that stand for more than it can hold; too many
+    /// settings without answer, `goaway`s or requests.
     ExcessiveLoad,
     /// More data than the window allows (RFC 9113 §6.9.1).
     WindowOverrun,

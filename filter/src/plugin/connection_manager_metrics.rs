@@ -13,7 +13,8 @@ pub(super) struct ConnectionManagerMetrics {
     decisions: Vec<(Decision, u32)>,
     /// `tunnel_NAME_up`: workers on which it is up.
     up: Vec<Gauge>,
-    /// `tunnel_requests_failed`: requests that the tunnel could not send or whose connection broke.
+    /// `tunnel_requests_failed`: requests that the tunnel could not send, whose connection broke, or that Envoy sent more
+    /// than once.
     requests_failed: Metric,
     probes_sent: Metric,
     probes_answered: Metric,

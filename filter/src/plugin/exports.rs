@@ -1,6 +1,6 @@
 //! What Envoy calls, by way of the SDK: its contexts, each a thin shell around one of ours.
 //!
-//! The SDK's dispatcher is used, its wrappers of host functions are not (see [`super::host`]): they
+//! The SDK's dispatcher is used, its wrappers of host functions are not, but for calls (see [`super::host`]): they
 //! panic on a status that they don't expect, and a panic is every connection of a worker.
 
 use std::rc::Rc;

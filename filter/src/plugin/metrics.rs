@@ -98,7 +98,7 @@ pub(super) struct Metrics {
 impl Metrics {
     /// Label of a request that came to a near end and isn't what its converter can use.
     pub(super) const NO_TUNNEL: &'static str = "no_tunnel";
-    /// Label of a far end's upstream that didn't connect.
+    /// Label of a far end whose upstream didn't connect, or didn't answer with 200 behind the filter.
     pub(super) const UPSTREAM: &'static str = "upstream";
     /// Label of a handshake that didn't complete in time, where the filter makes or answers it itself.
     pub(super) const TIMEOUT: &'static str = "timeout";
