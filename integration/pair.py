@@ -32,6 +32,7 @@ PR_SET_PDEATHSIG = 1
 KEEPERS: deque[socket.socket] = deque()
 # What near-reverse.yaml needs of Envoy's reverse tunnels is there since then.
 REVERSE_SINCE = (1, 40, 0)
+MAX_PORT = 65535
 MAX_KEEPERS = 256  # far more than the ports that wait for their servers at a time
 LIBC = ctypes.CDLL(None)
 
@@ -57,7 +58,7 @@ def free_port() -> int:
 
 def host_and_port(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
-    if not (host and port.isdigit()):
+    if not host or "/" in host or not port.isdigit() or int(port) > MAX_PORT:
         raise PairError(f"origin {text!r} is not HOST:PORT")
     return host.strip("[]"), int(port)
 
@@ -355,10 +356,17 @@ class Pair:
 
     def start(self) -> None:
         """Returns once a request can pass through the tunnel."""
-        check_free("near", self.near_port)
-        check_free("far", self.far_port)
-        check_free("near admin", self.near.admin_port)
-        check_free("far admin", self.far.admin_port)
+        ports: dict[int, str] = {}
+        for what, port in (
+            ("near", self.near_port),
+            ("far", self.far_port),
+            ("near admin", self.near.admin_port),
+            ("far admin", self.far.admin_port),
+        ):
+            if port in ports:
+                raise PairError(f"port {port} ({what}) is that of {ports[port]}, too")
+            ports[port] = what
+            check_free(what, port)
         for envoy in self.envoys:
             envoy.start()
         self.wait_ready()
@@ -410,6 +418,12 @@ class Pair:
             shutil.rmtree(self.directory, ignore_errors=True)
 
 
+def port_number(text: str) -> int:
+    if not text.isdigit() or int(text) > MAX_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not 0 (a free one) to {MAX_PORT}")
+    return int(text)
+
+
 def absolute(path: str) -> Path:
     """Of the working directory, which isn't that of the Envoys."""
     return Path(path).resolve()
@@ -420,11 +434,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--origin", required=True, metavar="HOST:PORT", help="the application, over HTTP/1.1")
     parser.add_argument("--origin-http2", action="store_true", help="the application speaks HTTP/2, for more than gRPC")
     parser.add_argument("--grpc-origin", metavar="HOST:PORT", help="another application for gRPC; default: --origin")
-    parser.add_argument("--near", dest="near_port", type=int, default=10000, metavar="PORT")
-    parser.add_argument("--far", dest="far_port", type=int, default=10001, metavar="PORT")
-    parser.add_argument("--via", dest="via_port", type=int, metavar="PORT", help="a proxy that the near end dials instead")
-    parser.add_argument("--near-admin", type=int, default=9901, metavar="PORT")
-    parser.add_argument("--far-admin", type=int, default=9902, metavar="PORT")
+    parser.add_argument("--near", dest="near_port", type=port_number, default=10000, metavar="PORT")
+    parser.add_argument("--far", dest="far_port", type=port_number, default=10001, metavar="PORT")
+    parser.add_argument("--via", dest="via_port", type=port_number, metavar="PORT", help="a proxy that the near end dials instead")
+    parser.add_argument("--near-admin", type=port_number, default=9901, metavar="PORT")
+    parser.add_argument("--far-admin", type=port_number, default=9902, metavar="PORT")
     parser.add_argument("--concurrency", type=int, metavar="N", help="worker threads; default: one per CPU")
     parser.add_argument("--envoy", required=True, metavar="PATH", help="default: as scripts/setup finds it")
     parser.add_argument("--wasm", type=absolute, default=DEFAULT_WASM, metavar="FILE", help="default: what scripts/build made")
@@ -475,7 +489,7 @@ def main() -> int:
         run(pair)
     except Interrupted:
         status = 0
-    except PairError as error:
+    except (PairError, OSError) as error:
         print(f"pair: {error}", file=sys.stderr)
         status = 1
     finally:

@@ -53,10 +53,10 @@ has_rust() {
     [[ $(printf '%s\n' "$least" "$version" | sort -V | head -n 1) == "$least" ]]
 }
 
-# use_rust PACKAGE...: where the active Rust is too old, or there is none, takes Debian's, with these packages of it besides.
+# Where the active Rust is too old, or there is none, takes Debian's.
 use_rust() {
     has_rust || {
-        install_missing rustc-web cargo-web "$@"
+        install_missing rustc-web cargo-web rustfmt-web rust-web-clippy
         export PATH=/usr/bin:$PATH
     }
 }

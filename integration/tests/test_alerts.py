@@ -14,7 +14,7 @@ import yaml
 
 from intermediaries import find
 from pair import ROOT, Pair, die_with_parent, free_port, listener, network_filters
-from plain_peer import PlainPeer, Refused, frame
+from plain_peer import PlainPeer, Refused, frame, message, request
 
 ALERTS = ROOT / "envoy/prometheus/alerts.yaml"
 TAGS = ROOT / "envoy/prometheus/stats-tags.yaml"
@@ -125,15 +125,23 @@ def send_what_is_no_protocol(pair: Pair) -> None:
         peer.closed()
 
 
-def break_websockets(pair: Pair) -> None:
+def end_websockets(pair: Pair) -> None:
     for _ in range(12):
         PlainPeer(pair.far_port).socket.close()
+
+
+def break_websockets(pair: Pair) -> None:
+    for _ in range(12):
+        with PlainPeer(pair.far_port) as peer:
+            peer.send(message(request(0, b"/upload", end=False)))
 
 
 def test_each_harm_is_told(watched, loop):
     one, prometheus = watched()
     loop(one.until("websocket up"))
     told: set[str] = set()
+    end_websockets(one.pair)
+    one.wait(lambda: one.pair.far.stats()["wasmcustom.wsferry_websockets_closed_1006"] >= 12)
     for harm, alert in [
         (refuse_a_handshake, "WsferryHandshakesFail"),
         (send_what_is_no_protocol, "WsferryProtocolErrors"),
@@ -145,7 +153,7 @@ def test_each_harm_is_told(watched, loop):
         told.add(alert)
     one.pair.far.kill()
     loop(one.until("http backoff"))
-    one.wait(lambda: "WsferryTunnelDown" in prometheus.alerts())
+    one.wait(lambda: {"WsferryTunnelDown", "WsferryFarUnreachable"} <= prometheus.alerts())
 
 
 def test_a_far_end_that_drains_for_ever(watched, loop):

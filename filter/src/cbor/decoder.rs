@@ -4,6 +4,7 @@ use super::header_block::HeaderBlock;
 use super::item::{Head, Item, Items, MAX_HEAD};
 use super::scanner::Scanner;
 use super::{is_hop_setting, item, message_type};
+use crate::bytes::take;
 use crate::config::{Limits, MESSAGE_BYTES, RAW_BYTES};
 use crate::error::Error;
 use crate::message::{Message, Settings, WireId};
@@ -266,13 +267,6 @@ impl Decoder {
             payload,
         }))
     }
-}
-
-/// Takes `length` bytes, or all there are, from the front of `input`.
-fn take<'a>(input: &mut &'a [u8], length: usize) -> &'a [u8] {
-    let (taken, rest) = input.split_at_checked(length).unwrap_or((input, &[]));
-    *input = rest;
-    taken
 }
 
 /// Decodes single messages.

@@ -4,6 +4,7 @@ use super::frame::{DEFAULT_MAX_FRAME_BYTES, FrameHeader, HEADER_BYTES, Kind, LAS
 use super::header_list::{HeaderList, Shape};
 use super::hpack::Decoder;
 use super::{Event, Sender};
+use crate::bytes::take;
 use crate::config::Limits;
 use crate::error::Error;
 use crate::message::{Http2Id, Message, Settings};
@@ -275,13 +276,6 @@ impl DataFrame {
             Ok(Progress::Done)
         }
     }
-}
-
-/// Takes up to `most` bytes from the front of `input`.
-fn take<'i>(input: &mut &'i [u8], most: usize) -> &'i [u8] {
-    let (part, rest) = input.split_at_checked(most).unwrap_or((input, &[]));
-    *input = rest;
-    part
 }
 
 /// Makes sense of whole frames.

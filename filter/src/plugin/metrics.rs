@@ -83,6 +83,7 @@ pub(super) struct Metrics {
     websockets_opened: Metric,
     websockets_closed: Family<u16>,
     websockets_closed_other: Metric,
+    websockets_broken: Metric,
     handshakes_refused: Family<&'static str>,
     protocol_errors: Family<Error>,
     messages_in: Metric,
@@ -124,6 +125,7 @@ impl Metrics {
             websockets_opened: counter("websockets_opened")?,
             websockets_closed: family(CLOSE_CODES, |code| counter(&format!("websockets_closed_{code}")))?,
             websockets_closed_other: counter("websockets_closed_other")?,
+            websockets_broken: counter("websockets_broken")?,
             handshakes_refused: family(refusals, |label| counter(&format!("handshakes_refused_{label}")))?,
             protocol_errors: family(Error::ALL, |error| counter(&format!("protocol_errors_{error}")))?,
             messages_in: counter("messages_in")?,
@@ -148,9 +150,10 @@ impl Metrics {
         self.websockets_open.add(1);
     }
 
-    /// A WebSocket has ended.
-    pub(super) fn closed(&self, closed: &Closed) {
+    /// A WebSocket has ended; broken: with requests under way, or not as it should.
+    pub(super) fn closed(&self, closed: &Closed, is_broken: bool) {
         self.websockets_open.add(-1);
+        self.websockets_broken.add(i64::from(is_broken));
         self.websockets_closed
             .get(&closed.code)
             .unwrap_or(&self.websockets_closed_other)
@@ -193,6 +196,7 @@ impl Metrics {
             &self.websockets_open,
             &self.websockets_opened,
             &self.websockets_closed_other,
+            &self.websockets_broken,
             &self.messages_in,
             &self.messages_out,
             &self.websocket_bytes_in,

@@ -239,9 +239,9 @@ impl WebSocket {
             return;
         };
         self.shared.end_no_more(self.id);
-        self.shared.metrics.closed(&closed);
-        self.shared.metrics.flush();
         let (level, text) = self.summary(&closed, host::now().saturating_sub(opened_at));
+        self.shared.metrics.closed(&closed, level == Level::Warn);
+        self.shared.metrics.flush();
         log(self.shared.config.role, self.id, level, &text);
     }
 
