@@ -12,9 +12,11 @@ import time
 
 import pytest
 
-from adaptive import PATIENCE, is_live, plugin, settings, tunnel_by_route, ways
+from adaptive import PATIENCE, configure, is_live, plugin, settings, tunnel_by_route, ways
+from conftest import CLIENTS, wait_for
+from endpoints import End, RequestHead, ResponseHead
 from load import CountingOrigin, Load
-from pair import cluster, connection_manager, free_port
+from pair import ROOT, cluster, connection_manager, free_port
 
 
 def test_the_decision_follows_what_happens(loop, adaptive):
@@ -308,6 +310,32 @@ def test_mode_always_waits_and_refuses(loop, adaptive):
         assert one.origin.executed["POST", "/waiting"] == 1
 
     loop(run(), 60)
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_what_waited_for_the_websocket_keeps_its_trailers(kind, loop, new_pair, origin):
+    """Without a body, too."""
+    server = origin(kind)
+    options = {"near_config": ROOT / "envoy/near-adaptive.yaml", "origin_http2": kind == "http2"}
+    pair = new_pair(f"127.0.0.1:{server.port}", start=False, **options)
+    configure(pair, mode="always")
+    for envoy in pair.envoys:
+        envoy.start()
+    wait_for(lambda: all(is_live(envoy) for envoy in pair.envoys))
+    trailers = [(b"x-trailer", b"1")]
+
+    async def run():
+        client = CLIENTS[kind](pair.near_port)
+        asked = await client.open(RequestHead(b"POST", b"/", b"app.example"), end=False)
+        await asked.finish(trailers)
+        _, answer = await server.accepted.get()
+        assert await answer.receive() == End(trailers)
+        await answer.respond(ResponseHead(204), end=True)
+        response = await asked.receive()
+        assert (response.status, dict(response.fields)[b"x-decision"]) == (204, b"websocket waited")
+        await client.close()
+
+    loop(run(), 30)
 
 
 def test_eager_tunnels_are_up_on_every_worker_before_any_request(loop, adaptive):

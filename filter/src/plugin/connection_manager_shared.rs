@@ -406,7 +406,7 @@ impl Shared {
     }
 
     /// Lets those go on that have waited long enough; of many the first, and the others with the next tick. The last
-    /// thing that a callback does: what follows would be done in their names.
+    /// thing that a tick does: what follows would be done in their names.
     pub(super) fn resolve(&self) {
         for _ in 0..host::MOST_AT_ONCE {
             let next = self.with_state(|state| {
