@@ -436,7 +436,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--grpc-origin", metavar="HOST:PORT", help="another application for gRPC; default: --origin")
     parser.add_argument("--near", dest="near_port", type=port_number, default=10000, metavar="PORT")
     parser.add_argument("--far", dest="far_port", type=port_number, default=10001, metavar="PORT")
-    parser.add_argument("--via", dest="via_port", type=port_number, metavar="PORT", help="a proxy that the near end dials instead")
+    parser.add_argument(
+        "--via", dest="via_port", type=port_number, metavar="PORT", help="a proxy that the near end dials instead"
+    )
     parser.add_argument("--near-admin", type=port_number, default=9901, metavar="PORT")
     parser.add_argument("--far-admin", type=port_number, default=9902, metavar="PORT")
     parser.add_argument("--concurrency", type=int, metavar="N", help="worker threads; default: one per CPU")

@@ -20,7 +20,7 @@ import scenario
 from adaptive import is_live
 from conftest import CLIENTS, REVERSED, wait_for
 from endpoints import End, RequestHead, Reset, ResponseHead
-from pair import ROOT, listener, network_filters
+from pair import ROOT, cluster, endpoint, free_port, listener, network_filters
 from plain_peer import read_handshake
 from test_scenarios import check
 
@@ -263,6 +263,29 @@ def test_a_header_list_over_the_limit(fields, size, new_pair, web_origins):
     connection.request("GET", "/hello", headers={f"x-{number}": "x" * size for number in range(fields)})
     assert connection.getresponse().status == 431
     assert pair.near.stats()["cluster.tunnel.upstream_rq_total"] == before
+
+
+def test_health_checks_of_a_far_envoy(new_pair, web_origins):
+    """As docs/intermediaries.md has them: they see a far Envoy that is to go, and leave nothing in its counters."""
+    pair = new_pair(f"127.0.0.1:{web_origins[0]}", start=False)
+    port = free_port()
+    health = (ROOT / "envoy/far-health.yaml").read_text()
+    pair.far.arguments += ["--config-yaml", health.replace("port_value: 10002", f"port_value: {port}")]
+    far = cluster(pair.near.config, "far")
+    check = {"timeout": "1s", "interval": "0.2s", "no_traffic_interval": "0.2s", "unhealthy_threshold": 2}
+    far["health_checks"] = [{**check, "healthy_threshold": 1, "http_health_check": {"path": "/ready"}}]
+    endpoint(pair.near.config, "far")["health_check_config"] = {"port_value": port}
+    pair.start()
+
+    def healthy() -> int:
+        return pair.near.stats()["cluster.far.membership_healthy"]
+
+    for command, expected in (("ok", 1), ("fail", 0), ("ok", 1)):
+        pair.far.admin(f"/healthcheck/{command}", "POST")
+        wait_for(lambda expected=expected: healthy() == expected)
+    stats = pair.far.stats()
+    assert not any(count for name, count in stats.items() if "wsferry_handshakes_refused" in name)
+    pair.wait_ready(RECOVERY)
 
 
 @pytest.fixture(scope="module")
