@@ -323,6 +323,11 @@ fn invalid_fields() {
         }
         let suffix = Value::Array(vec!["/".into(), bytes(value.as_bytes())]);
         refused(Ok(request("a".into(), suffix, array())), InvalidField);
+        // Behind the path that slot 1 holds.
+        let entered = request("a".into(), "/".into(), array());
+        let suffix = Value::Array(vec![1.into(), bytes(value.as_bytes())]);
+        let refers = request(0.into(), suffix, array());
+        assert_eq!(decode(&[entered, refers]), Err(InvalidField), "{value:?}");
         refused(cbor!([0, 0, true, value, 0, "", "", []]), InvalidField);
         refused(cbor!([0, 0, true, 0, value, "", "", []]), InvalidField);
         refused(cbor!([0, 0, true, 0, 0, "", "", [], value]), InvalidField);

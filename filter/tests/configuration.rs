@@ -91,7 +91,8 @@ fn the_ends_of_each_documented_range_are_accepted_and_the_next_values_refused() 
 #[test]
 fn what_may_be_a_credential_is_not_repeated() {
     for handshake in [
-        r#""authorization: Bearer secret": 1"#,
+        r#""authority": "a", "authorization: Bearer secret": 1"#,
+        r#""authority": "a", "secretsecretsecretsecretsecretsecretsecre": 1"#,
         r#""authority": "user:secret@far.example""#,
         r#""path": "wsferry?token=secret""#,
         r#""fields": ["authorization:secret"]"#,
@@ -114,9 +115,19 @@ fn a_wrong_configuration_names_the_field() {
         ("{}", "role"),
         (r#"{"role": "middle"}"#, "middle"),
         (r#"{"role": "near", "limit": {}}"#, "`limit`: is unknown"),
-        (r#"{"role": "near", "limits": {"max_stream": 1}}"#, "max_stream"),
+        (
+            r#"{"role": "near", "limits": {"max_stream": 1}}"#,
+            "`limits.max_stream`: is unknown",
+        ),
         (r#"{"role": "near", "limits": {"max_streams": -1}}"#, "-1"),
-        (r#"{"role": "near", "field_table": {"never": []}}"#, "never"),
+        (
+            r#"{"role": "near", "field_table": {"never": []}}"#,
+            "`field_table.never`: is unknown",
+        ),
+        (
+            r#"{"role": "near", "not_one_that_is_known_but_of_forty_bytes": 1}"#,
+            "`not_one_that_is_known_but_of_forty_bytes`: is unknown",
+        ),
         (
             r#"{"role": "near", "field_table": {"never_enter": ["X-Key"]}}"#,
             "`field_table.never_enter`",
@@ -208,7 +219,7 @@ fn a_network_filter_makes_or_answers_the_handshake() {
     assert!(REFERENCE.contains(&format!("| `\"{}\"` |", far.path)));
     assert!(REFERENCE.contains(&format!("| 100 to 60000 | {} |", far.timeout_ms)));
     let near = r#"{"role": "near", "filter": "network", "handshake": {"authority": "[::1]:8080", "path": "/a?b=c",
-                   "fields": ["authorization: Basic YTpi"], "timeout_ms": 100}}"#;
+                   "fields": ["authorization: Basic YTpi"], "timeout_ms": 60000}}"#;
     let Attachment::Network(near) = parsed(near) else {
         panic!("no network filter");
     };
@@ -218,8 +229,9 @@ fn a_network_filter_makes_or_answers_the_handshake() {
     );
     assert_eq!(
         (near.fields.as_slice(), near.timeout_ms),
-        (&["authorization: Basic YTpi".to_owned()][..], 100)
+        (&["authorization: Basic YTpi".to_owned()][..], 60_000)
     );
+    parsed(r#"{"role": "far", "filter": "network", "handshake": {"timeout_ms": 100}}"#);
 }
 
 #[test]

@@ -359,6 +359,22 @@ fn a_request_while_a_tunnel_is_out_of_use_counts_once() {
         None,
         "one of two that `close` asks for"
     );
+    let mut worker = Worker::new(&world, &adaptive());
+    worker.requests(8, 10);
+    let last = worker.now;
+    worker.run_until(5_000);
+    let tunnel = worker.manager.tunnel(0).unwrap();
+    for _ in 0..2 {
+        assert_eq!(tunnel.request_at_any_time(), Some(Reason::NoConverter));
+    }
+    tunnel.poll(Time(5_000), 0);
+    worker.run_until(last + 10_000);
+    let tunnel = worker.manager.tunnel(0).unwrap();
+    assert_eq!(
+        tunnel.request_at_any_time(),
+        Some(Reason::NoConverter),
+        "both that `close` asks for"
+    );
 }
 
 #[test]

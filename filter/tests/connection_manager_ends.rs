@@ -143,8 +143,8 @@ fn in_mode_always_websockets_of_one_answer_each_do() {
             .tunnel(0)
             .unwrap()
             .websocket_ended(1_000 + mark, now, now);
-        worker.run_until(worker.now + 10);
-        let (_, verdict, _) = worker.resolved.pop().expect("it waits no longer");
+        worker.run_until(worker.now + 4);
+        let (_, verdict, _) = worker.resolved.pop().expect("it waits for no second probe");
         assert!(
             matches!(verdict, Verdict::WebSocket(Reason::Waited, _)),
             "{verdict:?}"

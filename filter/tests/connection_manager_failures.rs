@@ -88,10 +88,13 @@ fn requests_that_keep_failing_take_the_tunnel_out_although_probes_pass() {
     while !matches!(worker.link(), Link::Up { .. }) {
         worker.run_until(worker.now + 10);
     }
-    let Verdict::WebSocket(_, ticket) = worker.request() else {
-        panic!("{:?}", worker.link());
-    };
-    worker.finish(ticket, Evidence::Failed);
+    for _ in 0..2 {
+        let Verdict::WebSocket(_, ticket) = worker.request() else {
+            panic!("{:?}", worker.link());
+        };
+        worker.finish(ticket, Evidence::Failed);
+        worker.run_until(worker.now + 10);
+    }
     assert!(matches!(worker.link(), Link::Up { .. }));
     // One that passes between them makes the run begin again.
     let mut worker = up(&world, &adaptive());
@@ -248,4 +251,38 @@ fn a_tunnel_that_was_let_go_after_it_was_stable_begins_with_the_base() {
         "base_backoff_ms is 500, back-off of {} ms",
         until.0 - at
     );
+}
+
+/// What finds no room in a circuit breaker: a probe looks where there is another way, and it is no failure.
+#[test]
+fn requests_that_find_no_room_cost_a_probe_where_there_is_another_way() {
+    for (config, has_other_way) in [
+        (adaptive(), true),
+        (
+            changed(&[("mode", json!("always")), ("max_wait_ms", json!(0))]),
+            false,
+        ),
+        (
+            changed(&[("mode", json!("always")), ("max_wait_ms", json!(5_000))]),
+            false,
+        ),
+    ] {
+        let world = World::new(Far::Works(5));
+        let mut worker = up(&world, &config);
+        for round in 0..5 {
+            worker.run_until(worker.now + 1_000);
+            let Verdict::WebSocket(Reason::Up, ticket) = worker.request() else {
+                panic!("{:?} in round {round}", worker.link());
+            };
+            worker.finish(ticket, Evidence::Unsent);
+            let verdict = worker.request();
+            match has_other_way {
+                true => assert_eq!(verdict, Verdict::Http(Reason::Suspect)),
+                false => assert!(
+                    matches!(verdict, Verdict::WebSocket(Reason::Up, _)),
+                    "{verdict:?}"
+                ),
+            }
+        }
+    }
 }

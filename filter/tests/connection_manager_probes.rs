@@ -105,6 +105,15 @@ fn late_answers_of_earlier_probes_are_ignored() {
     assert!(!tunnel.probe_answered(first, now, 0));
     assert!(!tunnel.probe_failed(first, ProbeFailure::NoConverter, now, 0));
     assert!(matches!(worker.link(), Link::Backoff { .. }));
+    // Nor do they stand for the one that is under way.
+    while worker.probe.is_none() {
+        worker.run_until(worker.now + 10);
+    }
+    let now = worker.time();
+    let tunnel = worker.manager.tunnel(0).unwrap();
+    assert!(!tunnel.probe_answered(first, now, 0));
+    assert!(!tunnel.probe_failed(first, ProbeFailure::NoConverter, now, 0));
+    assert!(matches!(worker.link(), Link::Opening { .. }));
 }
 
 #[test]
@@ -218,4 +227,113 @@ fn a_request_that_passes_ends_the_suspicion_of_a_probe() {
         assert!(matches!(worker.request(), Verdict::WebSocket(Reason::Up, _)));
         worker.manager.tunnel(0).unwrap().leave();
     }
+}
+
+/// The host gives probes up after `timeout_ms` by a clock that doesn't step.
+#[test]
+fn a_probe_that_seems_to_take_longer_than_its_time_out_is_not_measured() {
+    let mut manager = always();
+    let tunnel = manager.tunnel(0).unwrap();
+    for (sent, answered, average) in [
+        (0, 1_001, None),
+        (2_000, 3_000, Some(1_000)),
+        (4_000, 90_000, Some(1_000)),
+    ] {
+        tunnel.poll(Time(sent), 0);
+        let id = tunnel.probe_sent(Time(sent));
+        assert!(tunnel.probe_answered(id, Time(answered), 0));
+        assert!(matches!(tunnel.link(), Link::Up { .. }));
+        assert_eq!(tunnel.round_trip_ms(), average, "sent at {sent}");
+    }
+}
+
+/// A circuit breaker of the tunnel's cluster, say: that is for requests to find out, and those that have another way take it.
+#[test]
+fn a_probe_that_finds_no_room_says_nothing_of_the_far_end() {
+    for (config, has_other_way) in [
+        (adaptive(), true),
+        (
+            changed(&[("mode", json!("always")), ("max_wait_ms", json!(0))]),
+            false,
+        ),
+        (
+            changed(&[("mode", json!("always")), ("max_wait_ms", json!(5_000))]),
+            false,
+        ),
+    ] {
+        let world = World::new(Far::Works(5));
+        let mut worker = up(&world, &config);
+        let mut now = worker.time();
+        let tunnel = worker.manager.tunnel(0).unwrap();
+        // More in a row than failures would take it out of use.
+        for number in 1..=5 {
+            let id = tunnel.probe_sent(now);
+            assert!(tunnel.probe_failed(id, ProbeFailure::Unsent, now, 0));
+            let verdict = tunnel.request(number, now);
+            match has_other_way {
+                true => assert_eq!(verdict, Verdict::Http(Reason::Suspect)),
+                false => assert!(
+                    matches!(verdict, Verdict::WebSocket(Reason::Up, _)),
+                    "{verdict:?}"
+                ),
+            }
+            assert_eq!(tunnel.poll(now.after(999), 0), None, "once a second");
+            now = now.after(1_000);
+            assert_eq!(tunnel.poll(now, 0), Some(ProbeKind::KeepAlive));
+        }
+        let id = tunnel.probe_sent(now);
+        assert!(tunnel.probe_answered(id, now, 0));
+        assert!(matches!(
+            tunnel.request(9, now),
+            Verdict::WebSocket(Reason::Up, _)
+        ));
+    }
+    // One that would have opened the WebSocket has failed like any other.
+    let mut manager = always();
+    let tunnel = manager.tunnel(0).unwrap();
+    tunnel.poll(Time(0), 0);
+    let id = tunnel.probe_sent(Time(0));
+    assert!(tunnel.probe_failed(id, ProbeFailure::Unsent, Time(1), 0));
+    assert!(matches!(tunnel.link(), Link::Backoff { .. }));
+}
+
+/// `failures.consecutive` counts what follows a request or a probe that passed.
+#[test]
+fn probes_that_fail_after_a_request_has_passed_are_counted_from_one() {
+    let world = World::new(Far::Works(5));
+    let mut worker = up(&world, &adaptive());
+    assert!(matches!(
+        worker.complete_request(),
+        Verdict::WebSocket(Reason::Up, _)
+    ));
+    let now = worker.time();
+    let tunnel = worker.manager.tunnel(0).unwrap();
+    for failures in 1..=3 {
+        assert!(
+            matches!(tunnel.link(), Link::Up { .. }),
+            "after {} failures",
+            failures - 1
+        );
+        let id = tunnel.probe_sent(now);
+        assert!(tunnel.probe_failed(id, ProbeFailure::TimedOut, now, 0));
+    }
+    assert!(matches!(tunnel.link(), Link::Backoff { .. }));
+}
+
+/// Of many the host lets some go on, and the others when it wakes (`plugin`).
+#[test]
+fn requests_that_need_wait_no_longer_are_work_for_at_once() {
+    let mut manager = always();
+    let tunnel = manager.tunnel(0).unwrap();
+    assert_eq!(tunnel.poll(Time(10), 0), Some(ProbeKind::Open));
+    let id = tunnel.probe_sent(Time(10));
+    for waiter in 1..=2 {
+        assert!(matches!(tunnel.request(waiter, Time(10)), Verdict::Wait(_)));
+    }
+    assert!(tunnel.wake() > Some(Time(10)));
+    assert!(tunnel.probe_answered(id, Time(20), 0));
+    assert!(tunnel.resolve(Time(20)).is_some());
+    assert!(tunnel.wake() <= Some(Time(20)), "{:?}", tunnel.wake());
+    assert!(tunnel.resolve(Time(20)).is_some());
+    assert!(tunnel.wake() > Some(Time(20)), "{:?}", tunnel.wake());
 }

@@ -13,7 +13,9 @@ mod connection_manager;
 
 use connection_manager::{Far, Worker, World, adaptive, changed, up};
 use serde_json::json;
-use wsferry::connection_manager::{Claim, Link, ProbeFailure, ProbeKind, Reason, Target, Time, Verdict};
+use wsferry::connection_manager::{
+    Claim, Evidence, Link, ProbeFailure, ProbeKind, Reason, Target, Time, Verdict,
+};
 
 #[test]
 fn a_target_without_converter_is_asked_once_per_ttl_by_all_workers_together() {
@@ -173,4 +175,49 @@ fn a_lease_that_ends_later_than_any_is_from_before_the_clock_was_set_back() {
         until: now.after(300),
     };
     assert_eq!(asking(longest.after(1)), Claim::Granted(new));
+}
+
+/// What passes between them shows that a WebSocket works: the next refusal is the first of its own row.
+#[test]
+fn refusals_with_something_that_passed_between_them_are_no_verdict() {
+    let world = World::new(Far::Works(5));
+    let always = changed(&[("mode", json!("always")), ("max_wait_ms", json!(0))]);
+    let mut worker = up(&world, &always);
+    let now = worker.time();
+    let tunnel = worker.manager.tunnel(0).unwrap();
+    for number in 1..=6 {
+        let probe = tunnel.probe_sent(now);
+        assert!(tunnel.probe_failed(probe, ProbeFailure::NoConverter, now, 0));
+        assert!(matches!(tunnel.link(), Link::Up { .. }), "refusal {number}");
+        if number % 2 == 0 {
+            let Verdict::WebSocket(Reason::Suspect, ticket) = tunnel.request(number, now) else {
+                panic!("no request waits");
+            };
+            tunnel.observe(ticket, Evidence::Passed, now, 0);
+        } else {
+            let probe = tunnel.probe_sent(now);
+            assert!(tunnel.probe_answered(probe, now, 0));
+        }
+    }
+}
+
+/// What was wrong before is of another server.
+#[test]
+fn a_target_that_gets_a_converter_begins_with_the_base_back_off() {
+    let config = changed(&[("jitter_percent", json!(0)), ("eager", json!(true))]);
+    let world = World::new(Far::Down);
+    let mut worker = Worker::new(&world, &config);
+    worker.run_until(4_000);
+    world.far.set(Far::NoConverter);
+    while !matches!(worker.link(), Link::NoConverter { .. }) {
+        worker.run_until(worker.now + 10);
+    }
+    world.far.set(Far::Down);
+    while !matches!(worker.link(), Link::Backoff { .. }) {
+        worker.run_until(worker.now + 10);
+    }
+    let Some(&(at, Link::Backoff { until })) = worker.links.last() else {
+        panic!("{:?}", worker.links);
+    };
+    assert_eq!(until.0 - at, 500, "{:?}", worker.links);
 }

@@ -339,6 +339,15 @@ fn answers_that_never_leave_end_the_connection() {
         far.peer(&[request(number, true)]);
     }
     assert_eq!(closed_by(&far), Some(Error::ExcessiveLoad));
+    // However much has left before.
+    let mut far = End::new(r#"{"role": "far", "limits": {"max_streams": 1}}"#);
+    far.peer(&[settings(), request(0, false)]);
+    far.codec(&[settings(), Owned::Ack, response(1, false)]);
+    assert!(far.codec(&vec![data(1, false, &[0; 16_384]); 10]).len() > 160_000);
+    for number in 1..10_000 {
+        far.peer(&[request(number, true)]);
+    }
+    assert_eq!(closed_by(&far), Some(Error::ExcessiveLoad));
 }
 
 #[test]
@@ -458,6 +467,17 @@ fn many_large_header_lists_at_once_make_no_message_too_large() {
     };
     let requests: Vec<_> = (0..24).map(|number| large(2 * number + 1)).collect();
     assert_eq!(near.sent(&requests).len(), 24);
+    let long = |stream| {
+        let mut message = request(stream, true);
+        if let Owned::Request { path, authority, .. } = &mut message {
+            // Each another one: none enters the table.
+            *path = format!("/{stream:0>44999}").into_bytes();
+            *authority = format!("{stream:0>45000}").into_bytes();
+        }
+        message
+    };
+    let requests: Vec<_> = (24..48).map(|number| long(2 * number + 1)).collect();
+    assert_eq!(near.sent(&requests).len(), 24);
 }
 
 /// The other end may answer the latest Ping alone. What has to be said would wait for ever behind one that looks like it.
@@ -472,4 +492,103 @@ fn a_turn_is_asked_for_again_after_a_ping_that_looks_like_one_before() {
     near.codec_ping([7; 8]);
     near.pong(&[7; 8]);
     assert_ne!(near.codec(&[request(5, true)]), b"");
+}
+
+/// The last interim status that there is.
+#[test]
+fn a_status_below_200_is_no_final_one() {
+    let interim = |stream| Owned::Response {
+        stream,
+        end: false,
+        status: 199,
+        fields: vec![],
+    };
+    let mut near = near();
+    near.sent(&[request(1, true)]);
+    assert_eq!(
+        near.peer(&[interim(0), response(0, true)]),
+        [interim(1), response(1, true)]
+    );
+    let mut far = far(1);
+    assert_eq!(
+        far.sent(&[interim(1), response(1, true)]),
+        [Sent::Message(interim(0)), Sent::Message(response(0, true))]
+    );
+}
+
+/// As PROTOCOL.md section 11 has it: the stream's code is the error's.
+#[test]
+fn streams_that_an_error_of_the_other_end_ends_are_reset_with_its_code() {
+    let code = http2_code::PROTOCOL_ERROR;
+    let mut far = far(3);
+    let told = far.peer(&[data(9, false, b"of no stream")]);
+    let resets = [1, 3, 5].map(|stream| Owned::Reset { stream, code });
+    assert!(told.ends_with(&resets), "{told:?}");
+    assert_eq!(closed_by(&far), Some(Error::UnknownStream));
+
+    // A client hears it when the other end has answered, and until then that no more streams are taken.
+    let mut near = near();
+    near.sent(&[request(1, true)]);
+    let told = near.peer(&[data(9, false, b"of no stream")]);
+    assert!(told.contains(&goaway(Some(1), code)), "{told:?}");
+    assert!(!told.contains(&Owned::Reset { stream: 1, code }), "{told:?}");
+    // What comes before the answer counts no more.
+    assert_eq!(near.peer(&[response(0, true)]), []);
+    assert_eq!(near.sent(&[]), [Sent::Close(Some(1002))]);
+    let mut answer = near.close_frame(1002);
+    assert_eq!(near.websocket(&mut answer), [Owned::Reset { stream: 1, code }]);
+}
+
+/// RFC 9113 section 3.4: whatever comes first from the other end, the codec gets settings first.
+#[test]
+fn a_ping_that_is_answered_before_settings_came_is_answered_behind_settings() {
+    let mut near = End::new(NEAR);
+    near.sent(&[settings()]);
+    near.codec_ping([1; 8]);
+    let told = near.pong(&[1; 8]);
+    assert!(
+        matches!(told[..], [Owned::Settings(_), Owned::PingAck([1, ..])]),
+        "{told:?}"
+    );
+}
+
+/// A near end makes the requests.
+#[test]
+fn a_request_of_a_far_end_is_out_of_place() {
+    let mut near = near();
+    near.peer(&[request(0, true)]);
+    assert_eq!(closed_by(&near), Some(Error::StreamState));
+    assert_eq!(near.converter.open_streams(), 0);
+}
+
+/// Whatever the order in which they lie in memory.
+#[test]
+fn streams_are_reset_in_the_order_of_opening() {
+    let mut far = far(100);
+    far.converter.websocket_end();
+    let streams: Vec<_> = far
+        .websocket(&mut [])
+        .into_iter()
+        .map(|message| match message {
+            Owned::Reset { stream, .. } => stream,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(streams, (0..100).map(|number| 2 * number + 1).collect::<Vec<_>>());
+}
+
+/// However many bytes the stream's number takes.
+#[test]
+fn the_end_of_a_body_travels_with_its_last_data_on_any_stream() {
+    let mut near = near();
+    for number in 0..=256 {
+        near.sent(&[request(2 * number + 1, false)]);
+    }
+    for number in [0, 23, 24, 255, 256] {
+        let stream = 2 * number + 1;
+        assert_eq!(
+            near.sent(&[data(stream, false, b"body"), data(stream, true, b"")]),
+            [Sent::Message(data(number, true, b"body"))]
+        );
+    }
 }

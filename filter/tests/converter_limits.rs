@@ -255,3 +255,25 @@ fn what_becomes_of_many_messages_may_be_large() {
     }
     assert!(far.converter.closed().is_none() && total > 128 << 20, "{total}");
 }
+
+/// The codec has a table, too: two bytes for a list of 4 KB, which enters no table here.
+#[test]
+fn what_the_codec_says_does_not_become_more_than_memory_holds() {
+    let mut far = far(1);
+    // :status: 103 and authorization, which enter the table of HPACK (RFC 7541 section 6.2.1), and then references.
+    let mut first = [&[0x48, 3][..], b"103", &[0x57, 0x7f, 0xa1, 0x1e]].concat();
+    first.extend([b'!'; 127 + 0x21 + (0x1e << 7)]);
+    let frame = |payload: &[u8]| {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[1, 4, 0, 0, 0, 1], payload].concat()
+    };
+    let mut bytes = frame(&first);
+    for _ in 0..20_000 {
+        bytes.extend(frame(&[0xbf, 0xbe]));
+    }
+    far.converter.http2_input(&bytes, &mut NoKeys);
+    assert_eq!(closed_by(&far), Some(Error::ExcessiveLoad));
+    let mut out = Vec::new();
+    far.converter.take_websocket_output(&mut out);
+    assert!(out.len() < 70 << 20, "{}", out.len());
+}

@@ -13,7 +13,7 @@
 mod converter;
 mod owned;
 
-use converter::{End, Sent, data, goaway, near, request, response, settings};
+use converter::{End, Sent, credit, data, goaway, near, request, response, settings};
 use owned::Owned;
 use wsferry::Error;
 
@@ -138,11 +138,22 @@ fn a_request_that_crosses_goaway_is_not_open_at_a_near_end_either() {
         last: Some(0),
         code: 0,
     }]);
-    assert_eq!(near.sent(&[request(3, true)]), []);
+    // Nor do the frames behind it harm anyone.
+    assert_eq!(near.sent(&[request(3, false)]), []);
+    // The codec gets its window back, and for that the other end is asked for a turn.
+    let sent = near.sent(&[data(3, false, b"body"), Owned::Reset { stream: 3, code: 8 }]);
+    assert!(matches!(sent[..], [Sent::Ping(_)]), "{sent:?}");
+    assert!(near.converter.closed().is_none());
     near.peer(&[response(0, true)]);
     assert_eq!(near.converter.open_streams(), 0);
     near.converter.websocket_end();
     assert_eq!(near.converter.closed().unwrap().code, 1001);
+}
+
+fn near_with_three() -> End {
+    let mut near = near();
+    near.sent(&[request(1, true), request(3, true), request(5, true)]);
+    near
 }
 
 /// As RFC 9113 §6.8 has it, and not as one far behind it: what is processed isn't to be sent again.
@@ -165,6 +176,26 @@ fn a_goaway_of_a_stream_that_is_yet_to_come_covers_all() {
         code: 0,
     }]);
     assert_eq!(near.converter.open_streams(), 0);
+    // As far ahead as behind.
+    let mut near = near_with_three();
+    let last = Some(2 + 32_768);
+    assert_eq!(goaway_lasts(&near.peer(&[Owned::Goaway { last, code: 0 }])), [0]);
+    assert_eq!(near.converter.open_streams(), 0);
+}
+
+/// What the codec says of streams that a goaway has refused.
+#[test]
+fn frames_of_a_stream_that_goaway_refused_stay_here() {
+    let mut near = near();
+    near.sent(&[request(1, true), request(3, false)]);
+    near.peer(&[Owned::Goaway {
+        last: Some(0),
+        code: 0,
+    }]);
+    // The codec gets its window back, and for that the other end is asked for a turn.
+    let sent = near.sent(&[data(3, false, b"body"), credit(Some(3), 10), data(3, true, b"")]);
+    assert!(matches!(sent[..], [Sent::Ping(_)]), "{sent:?}");
+    assert!(near.converter.closed().is_none());
 }
 
 /// What is still under way isn't the other end's answer to Close.

@@ -331,3 +331,15 @@ fn a_smaller_window_does_not_count_before_it_is_acknowledged() {
     near.peer(&[response(0, false), data(0, false, &[0; 60_000])]);
     assert_eq!(near.converter.closed(), None);
 }
+
+/// RFC 8441 section 3: what was said may be said again, but not taken back.
+#[test]
+fn extended_connect_is_announced_for_good() {
+    let mut near = near();
+    for value in [0, 0, 1, 1] {
+        near.peer(&[Owned::Settings(vec![(8, value)])]);
+        assert_eq!(closed_by(&near), None, "{value}");
+    }
+    near.peer(&[Owned::Settings(vec![(8, 0)])]);
+    assert_eq!(closed_by(&near), Some(Error::InvalidSetting));
+}

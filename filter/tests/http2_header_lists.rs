@@ -250,3 +250,17 @@ fn a_list_that_comes_again_has_a_revision() {
     assert_eq!(revision("/b"), None);
     assert_eq!(revision("/a"), None);
 }
+
+/// They are counted by block: a client that sends large lists all day has done nothing wrong.
+#[test]
+fn continuations_of_many_blocks_are_no_flood() {
+    let mut reader = started(Sender::Client, &Limits::default());
+    for stream in (1..400).step_by(2) {
+        let frames = [
+            frame(HEADERS, 0, stream, &[0x82]),
+            frame(CONTINUATION, END_HEADERS, stream, &[0x86, 0x84]),
+        ];
+        let (events, error) = read(&mut reader, &frames.concat());
+        assert_eq!((events.len(), error), (1, None), "{stream}");
+    }
+}

@@ -234,3 +234,23 @@ fn small_frames_are_byte_for_byte_right() {
         );
     }
 }
+
+/// A PING frame is as long as DATA with eight bytes.
+#[test]
+fn a_ping_isnt_taken_for_data_that_has_left() {
+    for ack in [false, true] {
+        let mut writer = Writer::new(Sender::Server);
+        let mut out = Vec::new();
+        write(&mut writer, &data(1, false, b"12345678"), &mut out);
+        assert_eq!(out, frame(DATA, 0, 1, b"12345678"));
+        out.clear();
+        match ack {
+            true => writer.ping_ack(*b"opaque..", &mut out),
+            false => writer.ping(*b"opaque..", &mut out),
+        }
+        write(&mut writer, &data(1, false, b"more"), &mut out);
+        let flags = if ack { ACK } else { 0 };
+        let expected = [frame(PING, flags, 0, b"opaque.."), frame(DATA, 0, 1, b"more")];
+        assert_eq!(out, expected.concat());
+    }
+}

@@ -160,6 +160,9 @@ fn what_is_no_handshake_is_refused_with_the_reason() {
     }
     let browser = head.replacen("\r\n\r\n", "\r\norigin: https://app.example\r\n\r\n", 1);
     assert_eq!(check(&browser), Ok(ACCEPT.to_owned()));
+    // Some clients say that there is no body.
+    let empty = head.replacen("\r\n\r\n", "\r\ncontent-length: 0\r\n\r\n", 1);
+    assert_eq!(check(&empty), Ok(ACCEPT.to_owned()));
 }
 
 /// A server has to take it (RFC 9112 §3.2.2).

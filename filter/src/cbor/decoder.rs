@@ -218,9 +218,6 @@ impl Decoder {
                     end,
                     left: payload,
                 };
-                if payload == 0 {
-                    return Ok(self.payload(stream, end, 0, input));
-                }
             }
             Some(Opening::Whole) => {
                 if before == 0
@@ -345,9 +342,6 @@ impl Content {
 
     /// Decodes a message other than data that is there as a whole.
     fn decode(&mut self, bytes: &[u8]) -> Result<Decoded<'static>, Error> {
-        if bytes.len() > self.max_whole_bytes {
-            return Err(Error::MessageTooBig);
-        }
         let mut items = Items::new(bytes);
         let items = &mut items;
         let count = items.array()?;

@@ -315,7 +315,8 @@ impl Tunnel {
     /// first counts: the others entered before it was known. What was sent more than once is worth a probe, no more often
     /// than renewals, and doesn't count as failed: one client's odd requests take no tunnel out of use.
     pub fn observe(&mut self, ticket: Ticket, evidence: Evidence, now: Time, random: u32) {
-        if !matches!(self.link, Link::Up { .. }) || ticket.generation != self.generation {
+        // Another state is another generation, and requests enter in [`Link::Up`] alone.
+        if ticket.generation != self.generation {
             return;
         }
         match evidence {
@@ -550,7 +551,7 @@ impl Tunnel {
         }
         self.failed_probes = 0;
         self.probe_refused = false;
-        if self.suspect && !self.waits() && self.ended.is_some_and(|(_, at)| probe.at < at) {
+        if !self.waits() && self.ended.is_some_and(|(_, at)| probe.at < at) {
             // It passed through the WebSocket that has ended since. Requests that have no other way needn't wait for a far
             // end whose every WebSocket takes one request.
             self.renew(now);
