@@ -216,6 +216,8 @@ class Envoy:
         self.admin_port: int = config["admin"]["address"]["socket_address"]["port_value"]
         self.log = directory / f"{name}.log"
         self.process: subprocess.Popen | None = None
+        # It ended by itself, or otherwise than as it was told to.
+        self.crashed = False
 
     def start(self) -> None:
         path = self.directory / f"{self.name}.json"
@@ -235,12 +237,14 @@ class Envoy:
             self.process.wait(5)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait()
-        self.process = None
+        self.reap()
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait()
+        self.reap()
+
+    def reap(self) -> None:
+        self.crashed |= self.process.wait() not in (0, -signal.SIGTERM, -signal.SIGKILL)
         self.process = None
 
     def exited(self) -> bool:

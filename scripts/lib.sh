@@ -65,7 +65,10 @@ use_rust() {
 alone() {
     mkdir -p "$CACHE"
     exec {lock}>"$CACHE/$1.lock"
-    flock "$lock"
+    flock --nonblock "$lock" || {
+        say "$(basename "$0"): waits for another run of it" >&2
+        flock "$lock"
+    }
 }
 
 # Prints MAJOR.MINOR.PATCH of the Envoy $1, nothing if it doesn't run.

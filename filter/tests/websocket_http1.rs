@@ -121,6 +121,12 @@ fn what_is_no_handshake_is_refused_with_the_reason() {
         ("GET /wsferry ", "GET /WSFERRY ", Refusal::Path),
         ("GET /wsferry ", "GET http://far.example ", Refusal::Path),
         ("GET /wsferry ", "GET http://far.example/ ", Refusal::Path),
+        (
+            "GET /wsferry ",
+            "GET http://far.example?a=/wsferry ",
+            Refusal::Path,
+        ),
+        ("GET /wsferry ", "GET http://far.example#/wsferry ", Refusal::Path),
         ("GET /wsferry ", "GET other://far.example/wsferry ", Refusal::Path),
         ("GET /wsferry ", "POST /wsferry ", Refusal::Method),
         ("GET /wsferry ", "get /wsferry ", Refusal::Method),

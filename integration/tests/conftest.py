@@ -87,9 +87,11 @@ def stopping_pairs(logs: Path):
     try:
         yield new
     finally:
-        died = [envoy for pair in pairs for envoy in pair.envoys if envoy.exited()]
+        envoys = [envoy for pair in pairs for envoy in pair.envoys]
+        exited = [envoy for envoy in envoys if envoy.exited()]
         for pair in pairs:
             pair.stop()
+    died = exited + [envoy for envoy in envoys if envoy.crashed and envoy not in exited]
     if died:
         print("\n".join(envoy.tail() for envoy in died))
     assert not died, f"these Envoys died: {[str(envoy.log) for envoy in died]}"

@@ -156,6 +156,48 @@ def test_each_harm_is_told(watched, loop):
     one.wait(lambda: {"WsferryTunnelDown", "WsferryFarUnreachable"} <= prometheus.alerts())
 
 
+HARM = {
+    "WsferryTunnelDown": 'wsferry_decisions{way="http",reason="backoff"}',
+    "WsferryTunnelInDoubt": 'wsferry_decisions{way="http",reason="suspect"}',
+    "WsferryHandshakesFail": 'wsferry_handshakes_refused{reason="status"}',
+    "WsferryWebSocketsBreak": "wsferry_websockets_broken",
+    "WsferryFarUnreachable": 'envoy_cluster_upstream_cx_connect_fail{envoy_cluster_name="far"}',
+    "WsferryProtocolErrors": 'wsferry_protocol_errors{kind="message_form"}',
+    "WsferryTrapped": 'envoy_wasm_vm_reload_success{plugin="wsferry-far"}',
+}
+# A single one of these harms somebody.
+GRAVE = {"WsferryProtocolErrors", "WsferryTrapped"}
+
+
+@pytest.mark.parametrize("alert", HARM)
+@pytest.mark.parametrize("interval", [15, 60])
+def test_rules(alert, interval, tmp_path):
+    """Prometheus's own default is to read once a minute. What goes on for half an hour is told, what happens once isn't, and
+    metrics that Envoy leaves out with ?usedonly make no difference."""
+    reads = 30 * 60 // interval
+    other = {"series": 'wsferry_decisions{way="websocket",reason="up"}', "values": f"0+1x{reads}"}
+
+    def is_told(values: str) -> bool:
+        test = {
+            "interval": f"{interval}s",
+            "input_series": [{"series": HARM[alert], "values": values}, other],
+            "alert_rule_test": [
+                {"eval_time": f"{minute}m", "alertname": alert, "exp_alerts": []} for minute in range(1, 30)
+            ],
+        }
+        rules = {"rule_files": [str(ALERTS)], "evaluation_interval": "15s", "tests": [test]}
+        (tmp_path / "test.yaml").write_text(yaml.safe_dump(rules))
+        done = subprocess.run(
+            [find("promtool"), "test", "rules", tmp_path / "test.yaml"], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0 or "exp:[" in done.stdout + done.stderr, done.stdout + done.stderr
+        return done.returncode != 0
+
+    assert is_told(f"0+10x{reads}")
+    once = 10 * 60 // interval
+    assert is_told(f"0x{once} 1x{reads - once}") == (alert in GRAVE)
+
+
 def test_a_far_end_that_drains_for_ever(watched, loop):
     one, prometheus = watched()
     loop(one.until("websocket up"))

@@ -112,6 +112,31 @@ def test_far_envoy_drained_under_a_stream(loop, new_pair, origin):
     loop(run(), 30)
 
 
+def test_a_stream_that_its_client_gives_up_after_a_goaway_is_no_break(loop, new_pair, origin):
+    """As an event stream in a WebSocket that was renewed: with its last stream Envoy hangs up, and tells nobody of the reset."""
+    server = origin("http1")
+    pair = new_pair(f"127.0.0.1:{server.port}", start=False)
+    inner = connection_manager(pair.far.config, "inner")
+    inner["common_http_protocol_options"]["max_connection_duration"] = "1s"
+    inner["drain_timeout"] = "0.1s"
+    pair.start()
+
+    async def run():
+        client = CLIENTS["http1"](pair.near_port)
+        streaming = await client.open(GET, end=True)
+        _, answer = await server.accepted.get()
+        await answer.respond(ResponseHead(200))
+        assert (await streaming.receive()).status == 200
+        await asyncio.to_thread(wait_for, lambda: pair.near.stats()["cluster.tunnel.upstream_cx_close_notify"] > 0)
+        await client.close()
+        await asyncio.to_thread(wait_for, lambda: all(closes(envoy) for envoy in pair.envoys))
+
+    loop(run(), 30)
+    for envoy in pair.envoys:
+        assert envoy.stats()["wasmcustom.wsferry_websockets_broken"] == 0
+        assert "[warning][wasm]" not in envoy.log.read_text()
+
+
 def test_idle_timeouts(new_pair, origin):
     """The far Envoy's says goaway, the near Envoy's nothing."""
     pair = new_pair(f"127.0.0.1:{origin('http1').port}", start=False)

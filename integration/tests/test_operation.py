@@ -270,7 +270,7 @@ def test_health_checks_of_a_far_envoy(new_pair, web_origins):
     pair = new_pair(f"127.0.0.1:{web_origins[0]}", start=False)
     port = free_port()
     health = (ROOT / "envoy/far-health.yaml").read_text()
-    pair.far.arguments += ["--config-yaml", health.replace("port_value: 10002", f"port_value: {port}")]
+    pair.far.arguments += ["--config-yaml", health.replace("port_value: 10004", f"port_value: {port}")]
     far = cluster(pair.near.config, "far")
     check = {"timeout": "1s", "interval": "0.2s", "no_traffic_interval": "0.2s", "unhealthy_threshold": 2}
     far["health_checks"] = [{**check, "healthy_threshold": 1, "http_health_check": {"path": "/ready"}}]

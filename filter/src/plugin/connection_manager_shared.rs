@@ -281,8 +281,14 @@ impl Shared {
                     "tunnel {}: probe not sent, a circuit breaker of cluster {cluster} is full or it has no healthy host",
                     config.name
                 ),
-                ProbeFailure::Unsent => {}
-                _ => error!("tunnel {}: can't send a probe, there is no cluster {cluster}", config.name),
+                ProbeFailure::Broken if state.is_worker => {
+                    error!(
+                        "tunnel {}: can't send a probe, there is no cluster {cluster}",
+                        config.name
+                    );
+                }
+                // Main's instance asks before there are clusters.
+                _ => {}
             }
         });
     }

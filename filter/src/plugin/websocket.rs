@@ -268,8 +268,11 @@ impl WebSocket {
             close_code::NORMAL | close_code::GOING_AWAY | close_code::NO_STATUS | close_code::ABNORMAL
         );
         let is_silent = self.end == End::Silent && nanoseconds >= u64::from(SILENCE_MS) * 1_000_000;
+        // After a goaway streams that are open run to their end or are given up by their clients, the last of them as Envoy
+        // hangs up, of which nobody is told.
+        let is_cut_off = self.converter.cut_off() > 0 && !self.converter.is_going_away();
         let level = match closed.error {
-            None if is_orderly && self.converter.cut_off() == 0 && !is_silent => Level::Info,
+            None if is_orderly && !is_cut_off && !is_silent => Level::Info,
             _ => Level::Warn,
         };
         let how = match (closed.by, closed.code) {

@@ -80,7 +80,10 @@ impl<'a> Request<'a> {
                 .any(|known| scheme.eq_ignore_ascii_case(known))
         };
         let path = match self.target.split_once("://") {
-            Some((scheme, rest)) if is_http(scheme) => rest.find('/').and_then(|begin| rest.get(begin..)),
+            // What ends an authority (RFC 3986 §3.2).
+            Some((scheme, rest)) if is_http(scheme) => {
+                rest.find(['/', '?', '#']).and_then(|end| rest.get(end..))
+            }
             _ => Some(self.target),
         };
         path.and_then(|path| path.split('?').next()).unwrap_or("/")
