@@ -26,13 +26,15 @@ apt_install() {
         command -v sudo >/dev/null || die "neither root nor sudo here; install yourself: $*"
         as_root=(sudo)
     fi
-    say "$(basename "$0"): apt-get install $*" >&2
+    say "$(basename "$0"): apt-get install $*, see $log" >&2
     mkdir -p "$CACHE"
+    # On a machine that was just started somebody else may be installing.
+    local options=(-y --no-install-recommends --no-remove -o DPkg::Lock::Timeout=300)
     # The lists of packages may be old, or not there at all on a fresh machine.
     if ! { "${as_root[@]}" apt-get update || say "apt-get update failed, going on with old lists"
-        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends --no-remove "$@"; } >"$log" 2>&1; then
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install "${options[@]}" "$@"; } >"$log" 2>&1; then
         tail -n 20 "$log" >&2
-        die "apt-get failed, see $log"
+        die "apt-get failed, see $log; it removes nothing by itself: if packages conflict, like rustc with rustc-web, remove those that are there"
     fi
 }
 
@@ -53,12 +55,17 @@ has_rust() {
     [[ $(printf '%s\n' "$least" "$version" | sort -V | head -n 1) == "$least" ]]
 }
 
+# use_debian_rust PACKAGE...: takes Debian's, with these packages, and newer ones where they are too old.
+use_debian_rust() {
+    export PATH=/usr/bin:$PATH
+    install_missing "$@"
+    has_rust || apt_install "$@"
+    has_rust || die "$(rustc --version) is too old; Debian's newer ones are in its security updates (bookworm-security, trixie-security)"
+}
+
 # Where the active Rust is too old, or there is none, takes Debian's.
 use_rust() {
-    has_rust || {
-        install_missing rustc-web cargo-web rustfmt-web rust-web-clippy
-        export PATH=/usr/bin:$PATH
-    }
+    has_rust || use_debian_rust rustc-web cargo-web
 }
 
 # alone NAME: waits until no other run of this checkout's scripts holds the lock of that name, and holds it until the end.
