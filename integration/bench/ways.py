@@ -25,6 +25,8 @@ from origin import Origin
 from processes import cpu_seconds
 
 START_TIMEOUT = 20.0  # seconds
+# In which the filter, which does so once a second, has handed its counts over.
+HAND_OVER = 3.0  # seconds
 ADAPTIVE = pairs.ROOT / "envoy/near-adaptive.yaml"
 
 
@@ -243,7 +245,14 @@ class Way:
         """The part of all decisions so far that were not as the way's kind says. A back-off that is over has a few."""
         reason, _, _ = PLAIN[self.kind.decision]
         prefix = "wasmcustom.wsferry_decisions_"
-        counts = {name: count for name, count in self.pair.near.stats().items() if name.startswith(prefix)}
+        deadline = time.monotonic() + HAND_OVER
+        while True:
+            stats = self.pair.near.stats()
+            counts = {name: count for name, count in stats.items() if name.startswith(prefix)}
+            decisions = stats["http.ingress.downstream_rq_total"] * self.kind.managers
+            if sum(counts.values()) >= decisions or time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
         expected = counts.pop(f"{prefix}http_{reason}", 0)
         others = sum(counts.values())
         return others / (expected + others) if expected else 1.0
