@@ -6,7 +6,6 @@ import asyncio
 import collections
 import contextlib
 import copy
-import http.client
 import json
 import ssl
 import time
@@ -103,13 +102,6 @@ class ListenerFile:
         self.write()
 
 
-def is_live(envoy) -> bool:
-    try:
-        return envoy.admin("/ready").strip() == "LIVE"
-    except (OSError, http.client.HTTPException):
-        return False
-
-
 class Adaptive:
     """A pair with near-adaptive.yaml, a counting origin and a load. `prepare` may change the pair's configurations;
     what else is given changes the tunnel's."""
@@ -142,7 +134,7 @@ class Adaptive:
         # In a thread, because the origin shares its loop with the tests.
         loop(asyncio.to_thread(self.pair.start), 40)
         self.load = Load(self.pair.near_port)
-        self.wait(lambda: is_live(self.pair.far) and is_live(self.pair.near))
+        self.wait(lambda: self.pair.far.is_live() and self.pair.near.is_live())
 
     def wait(self, condition) -> None:
         deadline = time.monotonic() + PATIENCE

@@ -270,6 +270,13 @@ class Envoy:
         finally:
             connection.close()
 
+    def is_live(self) -> bool:
+        """Whether it has started, and takes requests."""
+        try:
+            return self.admin("/ready").strip() == "LIVE"
+        except (OSError, http.client.HTTPException):
+            return False
+
     def stats(self) -> dict[str, int]:
         """Counters and gauges by name."""
         values = json.loads(self.admin("/stats?format=json"))["stats"]

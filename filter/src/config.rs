@@ -239,12 +239,7 @@ pub struct Config {
 /// Name of a header field or pseudo-header field, as HTTP/2 has it.
 const FIELD_NAME: Form = Form {
     name: "a lower-case field name",
-    holds: |text| {
-        !text.is_empty()
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_graphic() && !b.is_ascii_uppercase())
-    },
+    holds: |text| is_name(text.strip_prefix(':').unwrap_or(text).as_bytes()),
 };
 
 /// An origin (RFC 6454 §6.2), as far as tells it from a host name and from a URL.

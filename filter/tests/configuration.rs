@@ -137,6 +137,10 @@ fn a_wrong_configuration_names_the_field() {
             "`field_table.never_enter`",
         ),
         (
+            r#"{"role": "near", "field_table": {"never_enter": ["x(y)"]}}"#,
+            "`field_table.never_enter`",
+        ),
+        (
             r#"{"role": "near", "field_table": {"credentials": "some"}}"#,
             "`field_table.credentials`",
         ),

@@ -345,36 +345,21 @@ fn requests_keep_a_tunnel_wanted_while_it_is_out_of_use() {
 #[test]
 fn a_request_while_a_tunnel_is_out_of_use_counts_once() {
     let world = World::new(Far::NoConverter);
-    let mut worker = Worker::new(&world, &adaptive());
-    worker.requests(8, 10);
-    let last = worker.now;
-    worker.run_until(5_000);
-    let tunnel = worker.manager.tunnel(0).unwrap();
-    assert_eq!(tunnel.request_at_any_time(), Some(Reason::NoConverter));
-    tunnel.poll(Time(5_000), 0);
-    worker.run_until(last + 10_000);
-    let tunnel = worker.manager.tunnel(0).unwrap();
-    assert_eq!(
-        tunnel.request_at_any_time(),
-        None,
-        "one of two that `close` asks for"
-    );
-    let mut worker = Worker::new(&world, &adaptive());
-    worker.requests(8, 10);
-    let last = worker.now;
-    worker.run_until(5_000);
-    let tunnel = worker.manager.tunnel(0).unwrap();
-    for _ in 0..2 {
-        assert_eq!(tunnel.request_at_any_time(), Some(Reason::NoConverter));
+    // `close` asks for two.
+    for (requests, left) in [(1, None), (2, Some(Reason::NoConverter))] {
+        let mut worker = Worker::new(&world, &adaptive());
+        worker.requests(8, 10);
+        let last = worker.now;
+        worker.run_until(5_000);
+        let tunnel = worker.manager.tunnel(0).unwrap();
+        for _ in 0..requests {
+            assert_eq!(tunnel.request_at_any_time(), Some(Reason::NoConverter));
+        }
+        tunnel.poll(Time(5_000), 0);
+        worker.run_until(last + 10_000);
+        let tunnel = worker.manager.tunnel(0).unwrap();
+        assert_eq!(tunnel.request_at_any_time(), left, "{requests}");
     }
-    tunnel.poll(Time(5_000), 0);
-    worker.run_until(last + 10_000);
-    let tunnel = worker.manager.tunnel(0).unwrap();
-    assert_eq!(
-        tunnel.request_at_any_time(),
-        Some(Reason::NoConverter),
-        "both that `close` asks for"
-    );
 }
 
 #[test]
@@ -410,6 +395,29 @@ fn a_client_that_gives_up_leaves_the_others_waiting() {
     worker.run_until(100);
     let waiters: Vec<_> = worker.resolved.iter().map(|resolved| resolved.0).collect();
     assert_eq!(waiters, [1, 3]);
+}
+
+/// Envoy's numbers, of 32 bits, begin again.
+#[test]
+fn a_client_gives_up_after_the_numbers_have_wrapped() {
+    for gone in [u32::MAX - 1, u32::MAX, 1, 2] {
+        let world = World::new(Far::Down);
+        let mut worker = Worker::new(
+            &world,
+            &changed(&[("mode", json!("always")), ("max_wait_ms", json!(1))]),
+        );
+        let tunnel = worker.manager.tunnel(0).unwrap();
+        let mut all = vec![u32::MAX - 1, u32::MAX, 1, 2];
+        for waiter in &all {
+            assert!(matches!(tunnel.request(*waiter, Time(0)), Verdict::Wait(_)));
+        }
+        tunnel.forget(gone);
+        all.retain(|waiter| *waiter != gone);
+        let left: Vec<_> = std::iter::from_fn(|| tunnel.resolve(Time(1)))
+            .map(|(waiter, _)| waiter)
+            .collect();
+        assert_eq!(left, all);
+    }
 }
 
 #[test]

@@ -11,7 +11,9 @@
 
 mod connection_manager;
 
-use connection_manager::{Far, Worker, World, adaptive, changed, up};
+use connection_manager::{
+    Far, Worker, World, adaptive, assert_after_no_room, changed, up, with_and_without_another_way,
+};
 use serde_json::json;
 use wsferry::connection_manager::{Evidence, Link, Reason, Verdict};
 
@@ -256,17 +258,7 @@ fn a_tunnel_that_was_let_go_after_it_was_stable_begins_with_the_base() {
 /// What finds no room in a circuit breaker: a probe looks where there is another way, and it is no failure.
 #[test]
 fn requests_that_find_no_room_cost_a_probe_where_there_is_another_way() {
-    for (config, has_other_way) in [
-        (adaptive(), true),
-        (
-            changed(&[("mode", json!("always")), ("max_wait_ms", json!(0))]),
-            false,
-        ),
-        (
-            changed(&[("mode", json!("always")), ("max_wait_ms", json!(5_000))]),
-            false,
-        ),
-    ] {
+    for (config, has_other_way) in with_and_without_another_way() {
         let world = World::new(Far::Works(5));
         let mut worker = up(&world, &config);
         for round in 0..5 {
@@ -275,14 +267,7 @@ fn requests_that_find_no_room_cost_a_probe_where_there_is_another_way() {
                 panic!("{:?} in round {round}", worker.link());
             };
             worker.finish(ticket, Evidence::Unsent);
-            let verdict = worker.request();
-            match has_other_way {
-                true => assert_eq!(verdict, Verdict::Http(Reason::Suspect)),
-                false => assert!(
-                    matches!(verdict, Verdict::WebSocket(Reason::Up, _)),
-                    "{verdict:?}"
-                ),
-            }
+            assert_after_no_room(worker.request(), has_other_way);
         }
     }
 }

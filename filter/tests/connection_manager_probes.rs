@@ -11,7 +11,9 @@
 
 mod connection_manager;
 
-use connection_manager::{Far, Worker, World, adaptive, changed, up};
+use connection_manager::{
+    Far, Worker, World, adaptive, assert_after_no_room, changed, up, with_and_without_another_way,
+};
 use serde_json::json;
 use wsferry::connection_manager::{
     Config, ConnectionManager, Evidence, Link, ProbeFailure, ProbeKind, Reason, Time, Verdict,
@@ -250,17 +252,7 @@ fn a_probe_that_seems_to_take_longer_than_its_time_out_is_not_measured() {
 /// A circuit breaker of the tunnel's cluster, say: that is for requests to find out, and those that have another way take it.
 #[test]
 fn a_probe_that_finds_no_room_says_nothing_of_the_far_end() {
-    for (config, has_other_way) in [
-        (adaptive(), true),
-        (
-            changed(&[("mode", json!("always")), ("max_wait_ms", json!(0))]),
-            false,
-        ),
-        (
-            changed(&[("mode", json!("always")), ("max_wait_ms", json!(5_000))]),
-            false,
-        ),
-    ] {
+    for (config, has_other_way) in with_and_without_another_way() {
         let world = World::new(Far::Works(5));
         let mut worker = up(&world, &config);
         let mut now = worker.time();
@@ -269,14 +261,7 @@ fn a_probe_that_finds_no_room_says_nothing_of_the_far_end() {
         for number in 1..=5 {
             let id = tunnel.probe_sent(now);
             assert!(tunnel.probe_failed(id, ProbeFailure::Unsent, now, 0));
-            let verdict = tunnel.request(number, now);
-            match has_other_way {
-                true => assert_eq!(verdict, Verdict::Http(Reason::Suspect)),
-                false => assert!(
-                    matches!(verdict, Verdict::WebSocket(Reason::Up, _)),
-                    "{verdict:?}"
-                ),
-            }
+            assert_after_no_room(tunnel.request(number, now), has_other_way);
             assert_eq!(tunnel.poll(now.after(999), 0), None, "once a second");
             now = now.after(1_000);
             assert_eq!(tunnel.poll(now, 0), Some(ProbeKind::KeepAlive));

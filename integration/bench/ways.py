@@ -11,7 +11,6 @@ of the tunnel.
 from __future__ import annotations
 
 import copy
-import http.client
 import json
 import subprocess
 import sys
@@ -209,7 +208,7 @@ class Way:
         for envoy in (self.pair.far, self.pair.near):
             envoy.start()
             deadline = time.monotonic() + START_TIMEOUT
-            while not is_ready(envoy):
+            while not envoy.is_live():
                 self.pair.check_running()
                 if time.monotonic() > deadline:
                     raise pairs.PairError(f"{envoy.name} Envoy not ready within {START_TIMEOUT:g} s\n{envoy.tail()}")
@@ -259,13 +258,6 @@ class Way:
 
     def connections_between(self) -> int:
         return self.pair.near.stats()[f"cluster.{self.between}.upstream_cx_active"]
-
-
-def is_ready(envoy: pairs.Envoy) -> bool:
-    try:
-        return envoy.admin("/ready").strip() == "LIVE"
-    except (OSError, http.client.HTTPException):
-        return False
 
 
 def protocol_options(config: dict, cluster: str) -> dict:

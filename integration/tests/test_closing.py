@@ -15,7 +15,6 @@ import cbor2
 import pytest
 import yaml
 
-from adaptive import is_live
 from conftest import CLIENTS, REVERSED, wait_for
 from endpoints import End, RequestHead, ResponseHead
 from pair import ROOT, cluster, connection_manager, envoy_version, http2_options, http_options, listener
@@ -189,7 +188,7 @@ def test_a_close_on_an_idle_websocket_has_the_next_request_open_another(near, ne
 
     with socket.create_server(("127.0.0.1", pair.far_port)) as server, ThreadPoolExecutor(1) as client:
         pair.near.start()
-        wait_for(lambda: is_live(pair.near))
+        wait_for(lambda: pair.near.is_live())
         kept = []
         for _ in range(2):
             asking = client.submit(ask)
@@ -294,7 +293,7 @@ def test_a_far_end_that_reads_nothing_is_let_go(near, new_pair, web_origins):
     http2_options(pair.near.config, "tunnel")["connection_keepalive"] = {"interval": "1s", "timeout": "1s"}
     with socket.create_server(("127.0.0.1", pair.far_port)) as server, socket.socket() as client:
         pair.near.start()
-        wait_for(lambda: is_live(pair.near))
+        wait_for(lambda: pair.near.is_live())
         client.connect(("127.0.0.1", pair.near_port))
         client.sendall(b"POST /checksum HTTP/1.1\r\nhost: app.example\r\ncontent-length: 16777216\r\n\r\n")
         peer, _ = server.accept()

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from adaptive import PATIENCE, configure, is_live, plugin, settings, tunnel_by_route, ways
+from adaptive import PATIENCE, configure, plugin, settings, tunnel_by_route, ways
 from conftest import CLIENTS, wait_for
 from endpoints import End, RequestHead, ResponseHead
 from load import CountingOrigin, Load
@@ -65,7 +65,7 @@ def test_both_ways_in_tls(loop, adaptive, certificates):
     one.certificate.load_cert_chain(certificates / "far.pem", certificates / "far.key")
     one.pair.near.kill()
     one.pair.near.start()
-    one.wait(lambda: is_live(one.pair.near))
+    one.wait(lambda: one.pair.near.is_live())
     assert loop(Load(one.pair.near_port).request("GET", "/")).status == 503
 
 
@@ -321,7 +321,7 @@ def test_what_waited_for_the_websocket_keeps_its_trailers(kind, loop, new_pair, 
     configure(pair, mode="always")
     for envoy in pair.envoys:
         envoy.start()
-    wait_for(lambda: all(is_live(envoy) for envoy in pair.envoys))
+    wait_for(lambda: all(envoy.is_live() for envoy in pair.envoys))
     trailers = [(b"x-trailer", b"1")]
 
     async def run():
@@ -346,7 +346,7 @@ def test_eager_tunnels_are_up_on_every_worker_before_any_request(loop, adaptive)
         envoy.kill()
     for envoy in (one.pair.far, one.pair.near):
         envoy.start()
-        one.wait(lambda envoy=envoy: is_live(envoy))
+        one.wait(lambda envoy=envoy: envoy.is_live())
     one.wait(lambda: one.pair.near.stats()["cluster.far.upstream_cx_active"] == 2)
     one.wait(lambda: one.metric("tunnel_far_up") == 2)
     # By then main's instance has tried and counts have been handed over several times.

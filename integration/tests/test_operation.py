@@ -17,7 +17,6 @@ import tomllib
 import pytest
 
 import scenario
-from adaptive import is_live
 from conftest import CLIENTS, REVERSED, wait_for
 from endpoints import End, RequestHead, Reset, ResponseHead
 from pair import ROOT, cluster, endpoint, free_port, listener, network_filters
@@ -147,7 +146,7 @@ def test_what_waits_for_a_new_websocket(variant, new_pair, web_origins, certific
     def start(envoy) -> None:
         envoy.start()
         deadline = time.monotonic() + 20
-        while not is_live(envoy):
+        while not envoy.is_live():
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
@@ -378,7 +377,7 @@ def test_a_handshake_has_a_user_agent(near, new_pair, web_origins):
     version = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
     with socket.create_server(("127.0.0.1", pair.far_port)) as server, socket.socket() as client:
         pair.near.start()
-        wait_for(lambda: is_live(pair.near))
+        wait_for(lambda: pair.near.is_live())
         client.connect(("127.0.0.1", pair.near_port))
         client.sendall(b"GET /hello HTTP/1.1\r\nhost: app.example\r\n\r\n")
         peer, _ = server.accept()

@@ -8,8 +8,8 @@ use std::rc::Rc;
 
 use serde_json::{Value, json};
 use wsferry::connection_manager::{
-    Claim, Config, ConnectionManager, Evidence, Link, ProbeFailure, ProbeId, ProbeKind, Target, Ticket, Time,
-    Verdict,
+    Claim, Config, ConnectionManager, Evidence, Link, ProbeFailure, ProbeId, ProbeKind, Reason, Target,
+    Ticket, Time, Verdict,
 };
 
 /// What the far end does with what comes.
@@ -254,6 +254,24 @@ pub fn changed(changes: &[(&str, Value)]) -> Value {
         config[*name] = value.clone();
     }
     config
+}
+
+/// Each kind of tunnel that requests enter, and whether they have another way.
+pub fn with_and_without_another_way() -> [(Value, bool); 3] {
+    let always =
+        |max_wait_ms: u32| changed(&[("mode", json!("always")), ("max_wait_ms", json!(max_wait_ms))]);
+    [(adaptive(), true), (always(0), false), (always(5_000), false)]
+}
+
+/// Checks a verdict of a tunnel which had no room a moment ago.
+pub fn assert_after_no_room(verdict: Verdict, has_other_way: bool) {
+    match has_other_way {
+        true => assert_eq!(verdict, Verdict::Http(Reason::Suspect)),
+        false => assert!(
+            matches!(verdict, Verdict::WebSocket(Reason::Up, _)),
+            "{verdict:?}"
+        ),
+    }
 }
 
 /// A worker whose tunnel is up.
