@@ -8,7 +8,7 @@ pub use crate::config_reader::ConfigError;
 use crate::config_reader::{AUTHORITY, Fields, Form, METRIC_NAME, PATH};
 use crate::connection_manager;
 use crate::connection_manager::config::TUNNEL_NAME;
-use crate::field_rules::is_name;
+use crate::field_rules::{FRAMING_FIELDS, is_name};
 
 /// What one plugin is: the JSON's `role` decides which of the two kinds of configuration it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -259,15 +259,6 @@ const PATH_ALONE: Form = Form {
     name: "a path that begins with / and has no query",
     holds: |text| (PATH.holds)(text) && !text.contains('?'),
 };
-
-/// Fields that say where a message goes and how it is cut (RFC 9110 §7, RFC 9112 §6): not for a configuration to set.
-pub(crate) const FRAMING_FIELDS: [&str; 5] = [
-    "host",
-    "upgrade",
-    "connection",
-    "content-length",
-    "transfer-encoding",
-];
 
 /// A field line (RFC 9112 §5) that isn't one of the handshake's own.
 const FIELD_LINE: Form = Form {

@@ -35,3 +35,12 @@ pub(crate) fn is_value(value: &[u8]) -> bool {
     let suspicious = value.iter().fold(false, |any, byte| any | (*byte <= b'\r'));
     !suspicious || !value.iter().any(|byte| matches!(byte, b'\0' | b'\r' | b'\n'))
 }
+
+/// Fields that say where a message goes and how it is cut (RFC 9110 §7, RFC 9112 §6): not for a configuration to set.
+pub(crate) const FRAMING_FIELDS: [&str; 5] = [
+    "host",
+    "upgrade",
+    "connection",
+    "content-length",
+    "transfer-encoding",
+];

@@ -462,6 +462,29 @@ fn a_refusal_from_before_the_tunnel_was_up_is_over() {
     only_call(&one);
 }
 
+/// Another worker meets another server, while this one's WebSocket goes on; later that ends.
+#[test]
+fn a_refusal_while_the_tunnel_is_up_hides_no_end_that_comes_later() {
+    let shared = SharedData::default();
+    let mut one = start("", &shared);
+    let probe = open(&mut one);
+    one.answer_call(probe, 204).unwrap();
+    one.advance(SECOND).unwrap();
+    refuse_handshake(&shared, &one);
+    assert_eq!(exchange(&mut one), "http suspect");
+    one.advance(SECOND / 10).unwrap();
+    let probe = only_call(&one);
+    one.answer_call(probe, 204).unwrap();
+    assert_eq!(exchange(&mut one), "websocket up");
+    one.advance(SECOND).unwrap();
+    let mut converter = Vm::start_sharing(NEAR, &shared).expect("a VM");
+    converter.advance(one.age()).unwrap();
+    let connection = converter.open_connection().unwrap();
+    converter.downstream_data(connection, PREFACE, false).unwrap();
+    converter.close_connection(connection).unwrap();
+    assert_eq!(exchange(&mut one), "http suspect");
+}
+
 /// A near converter's connection ends: as a WebSocket, or before it became one.
 #[test]
 fn the_end_of_a_websocket_sends_requests_the_other_way_until_a_probe_has_passed() {

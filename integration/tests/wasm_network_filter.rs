@@ -377,6 +377,29 @@ fn the_far_end_refuses_whatever_is_no_handshake() {
     );
 }
 
+/// The timer may go off before the codec has said what the answer goes out with.
+#[test]
+fn a_refusal_is_told_before_the_connection_ends() {
+    let vm = start(FAR);
+    let refused = || {
+        let mut end = WasmConnection::open(&vm, false).unwrap();
+        let mut codec = Codec::server();
+        codec.input(&told(&mut end, REQUEST.replacen("/wsferry", "/", 1).as_bytes()));
+        (end, codec)
+    };
+    let (mut end, mut codec) = refused();
+    vm.borrow_mut().advance(TICK).unwrap();
+    assert!(!end.is_closed(), "its answer isn't out");
+    let output = std::mem::take(&mut codec.output);
+    assert!(sent(&mut end, &output).starts_with(b"HTTP/1.1 404 "));
+    vm.borrow_mut().advance(TICK).unwrap();
+    assert!(end.is_closed());
+    // A codec that says nothing.
+    let (mut end, _) = refused();
+    vm.borrow_mut().advance(2 * SECOND + TICK).unwrap();
+    assert!(end.is_closed());
+}
+
 #[test]
 fn a_client_that_says_nothing_is_sent_away() {
     let vm = start(r#"{"role": "far", "filter": "network", "handshake": {"timeout_ms": 2000}}"#);

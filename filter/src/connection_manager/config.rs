@@ -1,8 +1,8 @@
 //! The connection manager's configuration.
 
 use super::Subject;
-use crate::config::FRAMING_FIELDS;
 use crate::config_reader::{AUTHORITY, ConfigError, Fields, Form, METRIC_NAME, PATH};
+use crate::field_rules::FRAMING_FIELDS;
 
 /// Most tunnels that one connection manager may serve.
 pub const MAX_TUNNELS: usize = 64;

@@ -460,11 +460,10 @@ fn heed_others(tunnel: &mut Tunnel, target: &SharedTarget, now: Moment) {
             let news = target.news();
             if news.refused_between(up_at.saturating_add(1), now.host) {
                 tunnel.handshake_refused(news.refused, now.time);
-            } else {
-                let ago = now.host.saturating_sub(news.ended);
-                let at = Time(now.time.0.saturating_sub(ago));
-                tunnel.websocket_ended(news.ended, at, now.time);
             }
+            let ago = now.host.saturating_sub(news.ended);
+            let at = Time(now.time.0.saturating_sub(ago));
+            tunnel.websocket_ended(news.ended, at, now.time);
         }
         // In mode always this request would be refused, while another worker's WebSocket works.
         Link::NoConverter { until } if now.time < until && target.has() => tunnel.no_converter(now.time),

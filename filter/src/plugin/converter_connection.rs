@@ -284,7 +284,9 @@ impl ConverterConnection {
         self.state = State::Refused {
             response: http1::refusal(refusal),
         };
-        self.shared.end_later(self.id, 0);
+        // At the latest, if the codec says nothing that the response could go out with.
+        self.shared
+            .end_later(self.id, self.shared.config.close_timeout_ms);
     }
 
     fn client_sends(&mut self, size: usize, end: bool) -> Result<Action, Status> {
@@ -322,7 +324,12 @@ impl ConverterConnection {
                 self.state = State::Open(websocket);
                 passed?;
             }
-            State::Refused { response } => host::replace_buffer(TO_CLIENT, response.as_bytes())?,
+            State::Refused { response } => {
+                host::replace_buffer(TO_CLIENT, response.as_bytes())?;
+                if !response.is_empty() {
+                    self.shared.end_later(self.id, 0);
+                }
+            }
         }
         Ok(Action::Continue)
     }
