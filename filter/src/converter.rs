@@ -184,7 +184,7 @@ impl Converter {
         if self.joint.closed.is_some() {
             // Until this end's Close frame is on its way, nothing that comes can be the answer to it.
             if self.joint.codec == http2::Sender::Server || self.joint.websocket.close_taken() {
-                self.joint.reset_streams();
+                self.joint.no_more_comes();
             }
             return;
         }

@@ -149,13 +149,17 @@ fn one_worker_asks_while_the_others_wait() {
         matches!(lacks.claim(Time(19_999), 300, TTL), Claim::Granted(_)),
         "it would be left alone for longer than it ever is: the clock was set back"
     );
-    for (before, after) in [
-        (Target::Unknown, Target::Unknown),
-        (asking, Target::Unknown),
-        (Target::Has, Target::Unknown),
-        (lacks, lacks),
+    let others = Target::Asking { until: Time(1_301) };
+    for (before, turn, after) in [
+        (Target::Unknown, None, Target::Unknown),
+        (Target::Has, None, Target::Unknown),
+        (Target::Has, Some(asking), Target::Unknown),
+        (asking, Some(asking), Target::Unknown),
+        (asking, None, asking),
+        (others, Some(asking), others),
+        (lacks, Some(asking), lacks),
     ] {
-        assert_eq!(before.after_failure(), after);
+        assert_eq!(before.after_failure(turn), after);
     }
     for target in [Target::Unknown, asking, Target::Has, lacks] {
         assert_eq!(Target::decode(&target.encode()), target);

@@ -396,6 +396,18 @@ fn a_codec_without_streams_is_asked_for_a_turn_alone_when_this_end_closes() {
     assert!(matches!(told[..], [Owned::Ping(_)]), "{told:?}");
 }
 
+/// What it opened meanwhile can go elsewhere, and what waited for a handshake behind which something wrong came.
+#[test]
+fn a_codec_is_told_that_nothing_more_is_sent_once_the_close_is_out() {
+    let mut near = near();
+    near.websocket(&mut [0x81, 0x00]);
+    assert_eq!(near.sent(&[request(1, true)]), [Sent::Close(Some(1003))]);
+    let mut answer = near.close_frame(1003);
+    let told = near.websocket(&mut answer);
+    assert_eq!(told, [goaway(Some(0), http2_code::NO_ERROR)]);
+    assert_eq!(near.websocket(&mut [0x89, 0]), [], "it is told once");
+}
+
 #[test]
 fn a_codec_hears_what_was_never_sent_when_there_is_no_websocket() {
     let mut near = End::new(NEAR);

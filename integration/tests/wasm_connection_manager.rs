@@ -444,6 +444,41 @@ fn a_server_without_converter_among_others_is_no_late_refusal() {
     assert_eq!(exchange(&mut other), "websocket up");
 }
 
+/// Nor is it its turn to give away: a third one would ask at the same time.
+#[test]
+fn a_probe_that_fails_leaves_another_worker_its_turn_to_ask() {
+    let shared = SharedData::default();
+    let mut workers = [(); 3].map(|()| start(r#", "failures": {"consecutive": 1}"#, &shared));
+    let [one, other, third] = &mut workers;
+    for vm in [&mut *one, &mut *other] {
+        let probe = open(vm);
+        vm.answer_call(probe, 204).unwrap();
+    }
+    // The other one's WebSocket breaks, so that nobody knows what the target is, and it asks.
+    let mut fails = |asks: bool| {
+        while other.calls().is_empty() {
+            exchange(other);
+            other.advance(SECOND / 10).unwrap();
+        }
+        if asks {
+            let probe = only_call(other);
+            other.answer_call(probe, 503).unwrap();
+        }
+    };
+    fails(true);
+    fails(false);
+    // By then the first one's probe fails.
+    one.advance(other.age() - one.age()).unwrap();
+    let probe = only_call(one);
+    one.answer_call(probe, 503).unwrap();
+    third.advance(other.age() - third.age()).unwrap();
+    for _ in 0..5 {
+        exchange(third);
+    }
+    third.advance(SECOND / 10).unwrap();
+    assert_eq!(third.calls(), [], "two ask at once");
+}
+
 /// What was refused before a probe was answered says nothing of what comes after it.
 #[test]
 fn a_refusal_from_before_the_tunnel_was_up_is_over() {

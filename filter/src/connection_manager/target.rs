@@ -81,11 +81,13 @@ impl Target {
         }
     }
 
-    /// A worker's probe has failed. That doesn't tell what the target is, so what another worker knows of it counts.
+    /// A worker's probe has failed. That doesn't tell what the target is, so what another worker knows of it counts, and
+    /// another one's turn stays; `turn` is what this worker's [`Target::claim`] was granted for the probe, if there was one.
     #[must_use]
-    pub const fn after_failure(self) -> Self {
+    pub fn after_failure(self, turn: Option<Self>) -> Self {
         match self {
             Self::Lacks { .. } => self,
+            Self::Asking { .. } if turn != Some(self) => self,
             Self::Unknown | Self::Asking { .. } | Self::Has => Self::Unknown,
         }
     }

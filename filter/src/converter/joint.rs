@@ -641,13 +641,20 @@ impl Joint {
             error: None,
             told: None,
         });
-        if self.codec == Sender::Client && self.has_codec() {
+        self.no_more_comes();
+    }
+
+    /// The other end answers nothing any more: what is open ends, and what the codec opens from now on is never sent.
+    pub(super) fn no_more_comes(&mut self) {
+        let opened = self.streams.last_opened();
+        let told = self.goaway_last.is_some_and(|last| last <= opened);
+        if self.codec == Sender::Client && self.has_codec() && !told {
             self.no_more_streams(http2_code::NO_ERROR);
         }
         self.reset_streams();
     }
 
-    pub(super) fn reset_streams(&mut self) {
+    fn reset_streams(&mut self) {
         let code = self.http2.reset_code;
         for stream in self.streams.drain() {
             self.cut_off = self.cut_off.saturating_add(1);

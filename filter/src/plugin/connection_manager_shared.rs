@@ -216,9 +216,13 @@ impl Shared {
         let (Some(tunnel), Some(target)) = (self.config.tunnels.get(place), self.targets.get(place)) else {
             return;
         };
-        if kind == ProbeKind::Open && !self.may_open(place) {
-            return;
-        }
+        let turn = match kind {
+            ProbeKind::KeepAlive => None,
+            ProbeKind::Open => match self.may_open(place) {
+                None => return,
+                turn => turn,
+            },
+        };
         let probe = &tunnel.probe;
         let headers = [
             (":method", "GET"),
@@ -246,6 +250,7 @@ impl Shared {
                         token,
                         place,
                         probe: id,
+                        turn,
                         sent: now,
                         sent_at,
                     });
@@ -253,7 +258,7 @@ impl Shared {
             }
             Err(status) => {
                 self.probe_unsent(place, id, status);
-                target.fail(false);
+                target.fail(false, turn);
             }
         }
     }
@@ -307,10 +312,10 @@ impl Shared {
         }
     }
 
-    /// Whether this worker may ask the target; if not, its tunnel knows.
-    fn may_open(&self, place: usize) -> bool {
+    /// This worker's turn to ask the target; if it isn't its turn, its tunnel knows.
+    fn may_open(&self, place: usize) -> Option<Target> {
         let (Some(config), Some(target)) = (self.config.tunnels.get(place), self.targets.get(place)) else {
-            return false;
+            return None;
         };
         self.read_late_answer(place, target, config.no_converter_ttl_ms);
         let claim = target.claim(
@@ -318,24 +323,20 @@ impl Shared {
             config.probe.timeout_ms,
             config.no_converter_ttl_ms,
         );
-        if matches!(claim, Claim::Granted(_)) {
-            return true;
-        }
         self.with_state(|state| {
             let now = state.now();
-            let Some(tunnel) = state.manager.tunnel(place) else {
-                return;
-            };
+            let tunnel = state.manager.tunnel(place)?;
             match claim {
-                Claim::Granted(_) => {}
+                Claim::Granted(turn) => return Some(turn),
                 Claim::Wait { .. } => tunnel.postpone(now.after(WAIT_MS)),
                 Claim::Lacks { until } => {
                     let left = u32::try_from(until.since(Time(host_now()))).unwrap_or(u32::MAX);
                     tunnel.no_converter(now.after(left));
                 }
             }
-        });
-        false
+            None
+        })
+        .flatten()
     }
 
     /// A probe was answered with that status, or not at all.
@@ -387,7 +388,7 @@ impl Shared {
                                 until: Time(host_now()).after(config.no_converter_ttl_ms),
                             })
                         }
-                        _ => target.fail(state.is_worker),
+                        _ => target.fail(state.is_worker, call.turn),
                     }
                 }
             }

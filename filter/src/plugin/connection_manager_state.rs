@@ -6,7 +6,7 @@ use super::connection_manager_metrics::ConnectionManagerMetrics;
 use super::host::{self, Status};
 use super::mask_keys::RandomKeys;
 use crate::connection_manager::{
-    Clock, Config, ConnectionManager, Decision, Link, ProbeId, ProbeKind, Ticket, Time, Transition,
+    Clock, Config, ConnectionManager, Decision, Link, ProbeId, ProbeKind, Target, Ticket, Time, Transition,
 };
 use crate::converter::MaskKeys;
 use log::{Level, error, log};
@@ -65,6 +65,8 @@ pub(super) struct Call {
     pub(super) token: u32,
     pub(super) place: usize,
     pub(super) probe: ProbeId,
+    /// What was granted for it, if it is to open the tunnel.
+    pub(super) turn: Option<Target>,
     pub(super) sent: Time,
     /// By the host's clock, milliseconds.
     pub(super) sent_at: u64,

@@ -106,14 +106,15 @@ impl SharedTarget {
         }
     }
 
-    /// A probe has failed, which may be this worker's own trouble. Where another worker was quicker, it knows better.
-    /// What `is_worker` isn't of, Envoy's main thread perhaps, gives back its turn to ask alone.
-    pub(super) fn fail(&self, is_worker: bool) {
+    /// A probe has failed, which may be this worker's own trouble; `turn` is what was granted for it. Where another worker
+    /// was quicker, it knows better. What `is_worker` isn't of, Envoy's main thread perhaps, gives back its turn alone.
+    pub(super) fn fail(&self, is_worker: bool, turn: Option<Target>) {
         if let Ok((bytes, version)) = host::shared_data(&self.target) {
             let old = Target::decode(&bytes);
+            let new = old.after_failure(turn);
             let may_tell = is_worker || matches!(old, Target::Asking { .. });
-            if may_tell && old.after_failure() != old {
-                let _ = host::set_shared_data(&self.target, &old.after_failure().encode(), version);
+            if may_tell && new != old {
+                let _ = host::set_shared_data(&self.target, &new.encode(), version);
             }
         }
     }

@@ -53,6 +53,8 @@ pub struct Worker {
     /// Has a WebSocket.
     pub connected: bool,
     pub probe: Option<(ProbeId, u64, Result<(), ProbeFailure>)>,
+    /// What was granted for it, if it is to open the tunnel.
+    pub turn: Option<Target>,
     pub decisions: BTreeMap<String, u32>,
     pub resolved: Vec<(u32, Verdict, u64)>,
     pub links: Vec<(u64, Link)>,
@@ -73,6 +75,7 @@ impl Worker {
             random: 0x1234_5678,
             connected: false,
             probe: None,
+            turn: None,
             decisions: BTreeMap::new(),
             resolved: Vec::new(),
             links: Vec::new(),
@@ -115,10 +118,14 @@ impl Worker {
         let now = self.time();
         let tunnel = self.manager.tunnel(0).unwrap();
         let config = tunnel.config().clone();
+        let mut turn = None;
         if kind == ProbeKind::Open {
             let (lease, ttl) = (config.probe.timeout_ms, config.no_converter_ttl_ms);
             match self.world.target.get().claim(now, lease, ttl) {
-                Claim::Granted(target) => self.world.target.set(target),
+                Claim::Granted(target) => {
+                    self.world.target.set(target);
+                    turn = Some(target);
+                }
                 Claim::Wait { until } => return tunnel.postpone(Time(self.now + 50).min(until)),
                 Claim::Lacks { until } => return tunnel.no_converter(until),
             }
@@ -126,6 +133,7 @@ impl Worker {
         let id = tunnel.probe_sent(now);
         let (delay, result) = self.exchange();
         self.probe = Some((id, self.now + delay, result));
+        self.turn = turn;
     }
 
     /// Something small goes to the far end and back.
@@ -164,7 +172,7 @@ impl Worker {
                     (ProbeFailure::NoConverter, Link::NoConverter { .. }) => Target::Lacks {
                         until: now.after(ttl),
                     },
-                    _ => self.world.target.get().after_failure(),
+                    _ => self.world.target.get().after_failure(self.turn),
                 });
             }
         }
