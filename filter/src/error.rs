@@ -74,37 +74,15 @@ pub enum Error {
     Http2Goaway,
     /// HPACK (RFC 7541) that can't be decoded.
     Hpack,
-    /// A message without the pseudo-header fields it needs, or with ones it mustn't have (§8.3).
+    /// A message without the pseudo-header fields it needs, or with ones it mustn't have (§8.3). Resets its stream alone.
     Http2Malformed,
-    /// A header list over the configured limit, from the local codec.
+    /// A header list over the configured limit, from the local codec. Resets its stream alone.
     Http2HeaderListTooBig,
-}
-
-/// How far an error reaches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// One stream is reset; the connection lives.
-    Stream,
-    /// The WebSocket is closed.
-    Connection,
-}
-
-/// Who sent what was wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Culprit {
-    /// The other end of the WebSocket.
-    Peer,
-    /// This Envoy's own HTTP/2 codec.
-    Local,
 }
 
 /// What an [`Error`] means on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Codes {
-    /// How far it reaches.
-    pub scope: Scope,
-    /// Who caused it.
-    pub culprit: Culprit,
     /// HTTP/2 error code for the streams that it ends (RFC 9113 §7).
     pub http2: u32,
     /// WebSocket close code (RFC 6455 §7.4.1).
@@ -203,58 +181,43 @@ impl Error {
     pub const fn codes(self) -> Codes {
         use close_code::*;
         use http2_code as h2;
-        const fn peer(http2: u32, close: u16, label: &'static str) -> Codes {
-            Codes {
-                scope: Scope::Connection,
-                culprit: Culprit::Peer,
-                http2,
-                close,
-                label,
-            }
-        }
-        const fn local(scope: Scope, http2: u32, label: &'static str) -> Codes {
-            Codes {
-                scope,
-                culprit: Culprit::Local,
-                http2,
-                close: INTERNAL_ERROR,
-                label,
-            }
+        const fn codes(http2: u32, close: u16, label: &'static str) -> Codes {
+            Codes { http2, close, label }
         }
         match self {
-            Self::ReservedBits => peer(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "reserved_bits"),
-            Self::ReservedOpcode => peer(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "reserved_opcode"),
-            Self::TextFrame => peer(h2::PROTOCOL_ERROR, UNSUPPORTED_DATA, "text_frame"),
-            Self::UnmaskedFrame => peer(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "unmasked_frame"),
-            Self::MaskedFrame => peer(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "masked_frame"),
-            Self::FragmentedControl => peer(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "fragmented_control"),
-            Self::ControlTooLong => peer(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "control_too_long"),
-            Self::PayloadLength => peer(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "payload_length"),
-            Self::Fragmentation => peer(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "fragmentation"),
-            Self::CloseFrame => peer(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "close_frame"),
-            Self::MessageTooBig => peer(h2::ENHANCE_YOUR_CALM, MESSAGE_TOO_BIG, "message_too_big"),
-            Self::CborMalformed => peer(h2::PROTOCOL_ERROR, INVALID_PAYLOAD, "cbor_malformed"),
-            Self::MessageForm => peer(h2::PROTOCOL_ERROR, INVALID_PAYLOAD, "message_form"),
-            Self::MessageType => peer(h2::PROTOCOL_ERROR, INVALID_PAYLOAD, "message_type"),
-            Self::BadReference => peer(h2::COMPRESSION_ERROR, INVALID_PAYLOAD, "bad_reference"),
-            Self::EntryTooBig => peer(h2::COMPRESSION_ERROR, INVALID_PAYLOAD, "entry_too_big"),
-            Self::InvalidField => peer(h2::PROTOCOL_ERROR, INVALID_PAYLOAD, "invalid_field"),
-            Self::HeaderListTooBig => peer(h2::ENHANCE_YOUR_CALM, POLICY_VIOLATION, "header_list_too_big"),
-            Self::UnknownStream => peer(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "unknown_stream"),
-            Self::StreamInUse => peer(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "stream_in_use"),
-            Self::StreamState => peer(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "stream_state"),
-            Self::ExcessiveLoad => peer(h2::ENHANCE_YOUR_CALM, POLICY_VIOLATION, "excessive_load"),
-            Self::WindowOverrun => peer(h2::FLOW_CONTROL_ERROR, PROTOCOL_ERROR, "window_overrun"),
-            Self::InvalidCredit => peer(h2::FLOW_CONTROL_ERROR, PROTOCOL_ERROR, "invalid_credit"),
-            Self::InvalidSetting => peer(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "invalid_setting"),
-            Self::Http2Preface => local(Scope::Connection, h2::PROTOCOL_ERROR, "http2_preface"),
-            Self::Http2FrameSize => local(Scope::Connection, h2::INTERNAL_ERROR, "http2_frame_size"),
-            Self::Http2Protocol => local(Scope::Connection, h2::PROTOCOL_ERROR, "http2_protocol"),
-            Self::Http2Goaway => local(Scope::Connection, h2::INTERNAL_ERROR, "http2_goaway"),
-            Self::Hpack => local(Scope::Connection, h2::COMPRESSION_ERROR, "hpack"),
-            Self::Http2Malformed => local(Scope::Stream, h2::PROTOCOL_ERROR, "http2_malformed"),
+            Self::ReservedBits => codes(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "reserved_bits"),
+            Self::ReservedOpcode => codes(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "reserved_opcode"),
+            Self::TextFrame => codes(h2::PROTOCOL_ERROR, UNSUPPORTED_DATA, "text_frame"),
+            Self::UnmaskedFrame => codes(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "unmasked_frame"),
+            Self::MaskedFrame => codes(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "masked_frame"),
+            Self::FragmentedControl => codes(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "fragmented_control"),
+            Self::ControlTooLong => codes(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "control_too_long"),
+            Self::PayloadLength => codes(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "payload_length"),
+            Self::Fragmentation => codes(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "fragmentation"),
+            Self::CloseFrame => codes(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "close_frame"),
+            Self::MessageTooBig => codes(h2::ENHANCE_YOUR_CALM, MESSAGE_TOO_BIG, "message_too_big"),
+            Self::CborMalformed => codes(h2::PROTOCOL_ERROR, INVALID_PAYLOAD, "cbor_malformed"),
+            Self::MessageForm => codes(h2::PROTOCOL_ERROR, INVALID_PAYLOAD, "message_form"),
+            Self::MessageType => codes(h2::PROTOCOL_ERROR, INVALID_PAYLOAD, "message_type"),
+            Self::BadReference => codes(h2::COMPRESSION_ERROR, INVALID_PAYLOAD, "bad_reference"),
+            Self::EntryTooBig => codes(h2::COMPRESSION_ERROR, INVALID_PAYLOAD, "entry_too_big"),
+            Self::InvalidField => codes(h2::PROTOCOL_ERROR, INVALID_PAYLOAD, "invalid_field"),
+            Self::HeaderListTooBig => codes(h2::ENHANCE_YOUR_CALM, POLICY_VIOLATION, "header_list_too_big"),
+            Self::UnknownStream => codes(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "unknown_stream"),
+            Self::StreamInUse => codes(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "stream_in_use"),
+            Self::StreamState => codes(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "stream_state"),
+            Self::ExcessiveLoad => codes(h2::ENHANCE_YOUR_CALM, POLICY_VIOLATION, "excessive_load"),
+            Self::WindowOverrun => codes(h2::FLOW_CONTROL_ERROR, PROTOCOL_ERROR, "window_overrun"),
+            Self::InvalidCredit => codes(h2::FLOW_CONTROL_ERROR, PROTOCOL_ERROR, "invalid_credit"),
+            Self::InvalidSetting => codes(h2::PROTOCOL_ERROR, PROTOCOL_ERROR, "invalid_setting"),
+            Self::Http2Preface => codes(h2::PROTOCOL_ERROR, INTERNAL_ERROR, "http2_preface"),
+            Self::Http2FrameSize => codes(h2::INTERNAL_ERROR, INTERNAL_ERROR, "http2_frame_size"),
+            Self::Http2Protocol => codes(h2::PROTOCOL_ERROR, INTERNAL_ERROR, "http2_protocol"),
+            Self::Http2Goaway => codes(h2::INTERNAL_ERROR, INTERNAL_ERROR, "http2_goaway"),
+            Self::Hpack => codes(h2::COMPRESSION_ERROR, INTERNAL_ERROR, "hpack"),
+            Self::Http2Malformed => codes(h2::PROTOCOL_ERROR, INTERNAL_ERROR, "http2_malformed"),
             Self::Http2HeaderListTooBig => {
-                local(Scope::Stream, h2::INTERNAL_ERROR, "http2_header_list_too_big")
+                codes(h2::INTERNAL_ERROR, INTERNAL_ERROR, "http2_header_list_too_big")
             }
         }
     }

@@ -157,14 +157,14 @@ fn a_list_of_texts_holds_up_to_256() {
 }
 
 #[test]
-fn there_are_at_most_64_tunnels() {
+fn there_are_at_most_1024_tunnels() {
     let with_tunnels = |count: usize| {
         let tunnel = |number| json!({"name": format!("t{number}"), "probe": {"cluster": "tunnel"}});
         let tunnels: Vec<_> = (0..count).map(tunnel).collect();
         json!({"role": "connection_manager", "tunnels": tunnels})
     };
-    assert_eq!(parse(&with_tunnels(64)).unwrap().tunnels.len(), 64);
-    assert_eq!(parse(&with_tunnels(65)).unwrap_err().field, "tunnels");
+    assert_eq!(parse(&with_tunnels(1_024)).unwrap().tunnels.len(), 1_024);
+    assert_eq!(parse(&with_tunnels(1_025)).unwrap_err().field, "tunnels");
 }
 
 /// The reference says the same as the code: each field has a row, with its default.

@@ -5,7 +5,7 @@ use crate::config_reader::{AUTHORITY, ConfigError, Fields, Form, METRIC_NAME, PA
 use crate::field_rules::FRAMING_FIELDS;
 
 /// Most tunnels that one connection manager may serve.
-pub const MAX_TUNNELS: usize = 64;
+pub const MAX_TUNNELS: usize = 1_024;
 
 /// What a tunnel's requests may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -133,7 +133,7 @@ pub struct TunnelConfig {
 /// The validated configuration of a connection manager.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// In order: the first that matches a request has it. 1 to 64.
+    /// In order: the first that matches a request has it. 1 to 1,024.
     pub tunnels: Vec<TunnelConfig>,
     /// Request header that carries the decision to the routes: `websocket`, or `websocket_only` of a
     /// tunnel in mode always: the route must not fall back. A request that goes over plain HTTP has

@@ -280,11 +280,11 @@ impl Streams {
     }
 
     /// Forgets a stream.
-    pub fn remove(&mut self, wire: WireId) -> Option<Stream> {
-        let stream = self.by_wire.remove(&wire)?;
-        self.by_http2.remove(&stream.http2);
-        self.give_back();
-        Some(stream)
+    pub fn remove(&mut self, wire: WireId) {
+        if let Some(stream) = self.by_wire.remove(&wire) {
+            self.by_http2.remove(&stream.http2);
+            self.give_back();
+        }
     }
 
     /// Gives back the memory of streams that were open at once some time ago.

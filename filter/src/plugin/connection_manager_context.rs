@@ -27,8 +27,8 @@ pub(super) struct ConnectionManagerContext {
 enum State {
     /// Not in a tunnel, and never was.
     Outside,
-    /// Waits, or has waited and doesn't know yet what it was told.
-    Waiting,
+    /// Waits for the tunnel at this place, or has waited and doesn't know yet what it was told.
+    Waiting(usize),
     /// In a tunnel.
     Seated(Seat),
 }
@@ -48,8 +48,8 @@ impl ConnectionManagerContext {
             return Err(Status::UNIMPLEMENTED);
         };
         match told {
-            Told::Wait => {
-                self.state = State::Waiting;
+            Told::Wait(place) => {
+                self.state = State::Waiting(place);
                 Ok(Action::Pause)
             }
             Told::Go(decision, seat) => {
@@ -71,7 +71,7 @@ impl ConnectionManagerContext {
 
     /// Learns what it was told while it waited.
     fn catch_up(&mut self) {
-        if let State::Waiting = self.state
+        if let State::Waiting(_) = self.state
             && let Some((decision, seat)) = self.shared.take_told(self.id)
         {
             self.decision = Some(decision);
@@ -84,7 +84,7 @@ impl ConnectionManagerContext {
         self.catch_up();
         match std::mem::replace(&mut self.state, State::Outside) {
             State::Outside => {}
-            State::Waiting => self.shared.forget(self.id),
+            State::Waiting(place) => self.shared.forget(place, self.id),
             State::Seated(seat) => {
                 if let Some(evidence) = evidence() {
                     self.shared.observe(seat, evidence);
@@ -171,14 +171,6 @@ impl Stream for ConnectionManagerContext {
         }
     }
 
-    fn request_body(&mut self, _size: usize, _end_of_stream: bool) -> Action {
-        Action::Continue
-    }
-
-    fn request_trailers(&mut self) -> Action {
-        Action::Continue
-    }
-
     /// Only for `debug_response_header`: near-adaptive.yaml doesn't let Envoy call it.
     fn response_headers(&mut self, _end_of_stream: bool) -> Action {
         self.catch_up();
@@ -191,14 +183,6 @@ impl Stream for ConnectionManagerContext {
                 );
             }
         }
-        Action::Continue
-    }
-
-    fn response_body(&mut self, _size: usize, _end_of_stream: bool) -> Action {
-        Action::Continue
-    }
-
-    fn response_trailers(&mut self) -> Action {
         Action::Continue
     }
 

@@ -33,8 +33,8 @@ const WEBSOCKET_ONLY: &str = "websocket_only";
 pub(super) enum Told {
     /// Go, with a seat if it is in the tunnel.
     Go(Decision, Option<Seat>),
-    /// Wait.
-    Wait,
+    /// Wait for the tunnel at this place.
+    Wait(usize),
 }
 
 /// What the plugin and its streams have in common. There is one thread.
@@ -111,23 +111,23 @@ impl Shared {
         let told = self.with_state(|state| {
             let place = state.manager.find(subject);
             if let Some(decision) = state.manager.request_at_any_time(place) {
-                state.arm(None);
-                return Told::Go(decision, None);
+                state.arm_for(place, None);
+                return Some(Told::Go(decision, None));
             }
+            // What belongs to no tunnel has been decided.
+            let place = place?;
             let now = state.moment();
-            if let Some(place) = place
-                && let (Some(tunnel), Some(target)) = (state.manager.tunnel(place), self.targets.get(place))
-            {
+            if let (Some(tunnel), Some(target)) = (state.manager.tunnel(place), self.targets.get(place)) {
                 heed_others(tunnel, target, now);
             }
-            let verdict = state.manager.request(place, context_id, now.time);
+            let verdict = state.manager.request(Some(place), context_id, now.time);
             let told = told(place, verdict);
             // Most requests change nothing that the timer has to know.
-            state.report();
-            state.arm(Some(now.time));
-            told
+            state.report_on(place);
+            state.arm_for(Some(place), Some(now.time));
+            Some(told)
         });
-        Ok(told)
+        Ok(told.flatten())
     }
 
     /// Writes a decision where routes and access logs look for it. The effective context is the
@@ -186,8 +186,8 @@ impl Shared {
                 return;
             };
             tunnel.observe(seat.ticket, evidence, now, random);
-            state.report();
-            state.arm(Some(now));
+            state.report_on(seat.place);
+            state.arm_for(Some(seat.place), Some(now));
         });
     }
 
@@ -197,17 +197,16 @@ impl Shared {
             if let Some(tunnel) = state.manager.tunnel(seat.place) {
                 tunnel.leave();
             }
-            state.arm(None);
+            state.arm_for(Some(seat.place), None);
         });
     }
 
-    /// A request that waits is gone.
-    pub(super) fn forget(&self, context_id: u32) {
+    /// A request that waits for a tunnel is gone.
+    pub(super) fn forget(&self, place: usize, context_id: u32) {
         self.with_state(|state| {
-            state
-                .manager
-                .tunnels()
-                .for_each(|tunnel| tunnel.forget(context_id));
+            if let Some(tunnel) = state.manager.tunnel(place) {
+                tunnel.forget(context_id);
+            }
         });
     }
 
@@ -419,7 +418,7 @@ impl Shared {
             let next = self.with_state(|state| {
                 let now = state.now();
                 let (place, waiter, verdict) = state.manager.resolve(now)?;
-                let told = told(Some(place), verdict);
+                let told = told(place, verdict);
                 if let Told::Go(decision, seat) = told {
                     state.told.insert(waiter, (decision, seat));
                 }
@@ -441,13 +440,13 @@ impl Shared {
     }
 }
 
-fn told(place: Option<usize>, verdict: Verdict) -> Told {
+fn told(place: usize, verdict: Verdict) -> Told {
     let Some(decision) = verdict.decision() else {
-        return Told::Wait;
+        return Told::Wait(place);
     };
-    let seat = match (verdict, place) {
-        (Verdict::WebSocket(_, ticket), Some(place)) => Some(Seat { place, ticket }),
-        _ => None,
+    let seat = match verdict {
+        Verdict::WebSocket(_, ticket) => Some(Seat { place, ticket }),
+        Verdict::Http(_) | Verdict::Wait(_) | Verdict::Refuse(_) => None,
     };
     Told::Go(decision, seat)
 }

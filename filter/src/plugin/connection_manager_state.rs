@@ -140,29 +140,36 @@ impl State {
 
     /// What has changed goes to the log and the gauges.
     pub(super) fn report(&mut self) {
+        let tunnels = self.manager.tunnels().len();
+        (0..tunnels).for_each(|place| self.report_on(place));
+    }
+
+    /// The same of one tunnel.
+    pub(super) fn report_on(&mut self, place: usize) {
         let is_worker = self.is_worker;
-        for (place, tunnel) in self.manager.tunnels().enumerate() {
-            let Some(Transition { from, to }) = tunnel.take_transition() else {
-                continue;
-            };
-            let was_up = matches!(from, Link::Up { .. });
-            let is_up = matches!(to, Link::Up { .. });
-            if is_up != was_up {
-                self.metrics.up(place, is_up);
-            }
-            if !is_worker || from == to {
-                continue;
-            }
-            let (level, how_long) = match to {
-                Link::Backoff { until } | Link::NoConverter { until } => {
-                    let left = until.since(self.clock.now(host_now()));
-                    (Level::Warn, format!(" for {left} ms"))
-                }
-                Link::Idle | Link::Opening { .. } | Link::Up { .. } => (Level::Info, String::new()),
-            };
-            let (name, from, to) = (&tunnel.config().name, from.as_str(), to.as_str());
-            log!(level, "tunnel {name}: {from} -> {to}{how_long}");
+        let Some(tunnel) = self.manager.tunnel(place) else {
+            return;
+        };
+        let Some(Transition { from, to }) = tunnel.take_transition() else {
+            return;
+        };
+        let was_up = matches!(from, Link::Up { .. });
+        let is_up = matches!(to, Link::Up { .. });
+        if is_up != was_up {
+            self.metrics.up(place, is_up);
         }
+        if !is_worker || from == to {
+            return;
+        }
+        let (level, how_long) = match to {
+            Link::Backoff { until } | Link::NoConverter { until } => {
+                let left = until.since(self.clock.now(host_now()));
+                (Level::Warn, format!(" for {left} ms"))
+            }
+            Link::Idle | Link::Opening { .. } | Link::Up { .. } => (Level::Info, String::new()),
+        };
+        let (name, from, to) = (&tunnel.config().name, from.as_str(), to.as_str());
+        log!(level, "tunnel {name}: {from} -> {to}{how_long}");
     }
 
     /// The host's timer goes on with its period as long as it has one.
@@ -175,12 +182,25 @@ impl State {
         }
     }
 
+    /// After something that concerns one tunnel, or none: see [`State::arm`]. The timer goes off in time for the others.
+    pub(super) fn arm_for(&mut self, place: Option<usize>, now: Option<Time>) {
+        let wake = match self.armed {
+            None => self.manager.wake(),
+            Some(_) => place.and_then(|place| self.manager.tunnel(place)?.wake()),
+        };
+        self.arm_by(wake, now);
+    }
+
     /// Hands a worker's counts over once a second, and sets the timer for what comes next. Where the timer goes off
     /// in time anyway, it needs no look at the clock.
     pub(super) fn arm(&mut self, now: Option<Time>) {
+        self.arm_by(self.manager.wake(), now);
+    }
+
+    fn arm_by(&mut self, wake: Option<Time>, now: Option<Time>) {
         let is_dirty = self.is_worker && (!self.manager.counts().is_empty() || self.metrics.is_dirty());
         let flush = is_dirty.then(|| self.flushed.after(FLUSH_MS));
-        let Some(next) = [self.manager.wake(), flush].into_iter().flatten().min() else {
+        let Some(next) = [wake, flush].into_iter().flatten().min() else {
             return self.disarm();
         };
         if self.armed.is_some_and(|armed| armed <= next) {

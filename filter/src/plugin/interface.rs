@@ -26,14 +26,29 @@ pub(super) trait Plugin {
     }
 }
 
-/// An HTTP stream that passes the filter. `size` is in bytes and of the whole buffer.
+/// An HTTP stream that passes the filter, by default as it is. `size` is in bytes and of the whole buffer.
 pub(super) trait Stream {
     fn request_headers(&mut self, end_of_stream: bool) -> Action;
-    fn request_body(&mut self, size: usize, end_of_stream: bool) -> Action;
-    fn request_trailers(&mut self) -> Action;
-    fn response_headers(&mut self, end_of_stream: bool) -> Action;
-    fn response_body(&mut self, size: usize, end_of_stream: bool) -> Action;
-    fn response_trailers(&mut self) -> Action;
+
+    fn request_body(&mut self, _size: usize, _end_of_stream: bool) -> Action {
+        Action::Continue
+    }
+
+    fn request_trailers(&mut self) -> Action {
+        Action::Continue
+    }
+
+    fn response_headers(&mut self, _end_of_stream: bool) -> Action {
+        Action::Continue
+    }
+
+    fn response_body(&mut self, _size: usize, _end_of_stream: bool) -> Action {
+        Action::Continue
+    }
+
+    fn response_trailers(&mut self) -> Action {
+        Action::Continue
+    }
 
     /// The stream is over.
     fn done(&mut self);
@@ -67,18 +82,6 @@ impl Stream for Unconfigured {
 
     fn request_trailers(&mut self) -> Action {
         Action::Pause
-    }
-
-    fn response_headers(&mut self, _: bool) -> Action {
-        Action::Continue
-    }
-
-    fn response_body(&mut self, _: usize, _: bool) -> Action {
-        Action::Continue
-    }
-
-    fn response_trailers(&mut self) -> Action {
-        Action::Continue
     }
 
     fn done(&mut self) {}
