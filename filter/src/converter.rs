@@ -279,9 +279,12 @@ impl Converter {
         self.joint.http2.lend(memory);
     }
 
-    /// Moves what is to be sent to the local codec into `out`, with its memory.
+    /// Moves what is to be sent to the local codec into `out`, with its memory. Nothing to one that has hung up.
     pub fn take_http2_output(&mut self, out: &mut Vec<u8>) {
         self.joint.http2.take(out);
+        if self.joint.codec_gone {
+            out.clear();
+        }
     }
 
     /// Moves what is to be sent over the WebSocket into `out`, with its memory.

@@ -449,6 +449,41 @@ fn a_codec_that_hangs_up_has_closed() {
     }
 }
 
+/// Credit that is owed, a stream that was refused, and settings behind a handshake during which it hung up.
+#[test]
+fn nothing_is_written_to_a_codec_that_has_hung_up() {
+    let left = |mut end: End| {
+        end.converter.http2_end(&mut NoKeys);
+        end.converter.begin();
+        let mut out = Vec::new();
+        end.converter.take_http2_output(&mut out);
+        out
+    };
+    let mut owing = near();
+    owing.sent(&[request(1, false)]);
+    owing.peer(&[Owned::Reset { stream: 0, code: 8 }]);
+    owing.sent(&[data(1, true, b"late")]);
+    assert_eq!(left(owing), b"");
+    let mut refusing = near();
+    refusing.http2(&[0, 0, 1, 1, 5, 0, 0, 0, 1, 0x84]);
+    assert_eq!(left(refusing), b"");
+    let mut beginning = End::new(NEAR);
+    let mut first = beginning.peer_bytes(&[settings()]);
+    beginning.converter.websocket_input(&mut first, &mut NoKeys);
+    beginning.sent(&[settings(), request(1, true)]);
+    assert_eq!(left(beginning), b"");
+}
+
+/// Its last stream is one of those that a server pushes.
+#[test]
+fn a_goaway_of_a_client_refuses_none_of_its_requests() {
+    let mut near = near();
+    near.sent(&[request(1, true), request(3, true)]);
+    let sent = near.sent(&[goaway(Some(0), 0)]);
+    assert!(sent.contains(&Sent::Message(goaway(None, 0))), "{sent:?}");
+    assert_eq!(near.converter.open_streams(), 2);
+}
+
 #[test]
 fn a_close_waits_for_its_turn() {
     let mut near = near();

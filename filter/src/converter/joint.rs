@@ -43,7 +43,7 @@ pub(super) struct Joint {
     going_away: bool,
     /// The last stream that counts, once the codec was told of one (a client) or has told one (a server).
     goaway_last: Option<Http2Id>,
-    /// The local codec has hung up. What is written to it then never leaves, and keeps the connection (Envoy up to 1.37).
+    /// The local codec has hung up. Nothing is written to it any more: that would keep the connection (Envoy up to 1.37).
     pub(super) codec_gone: bool,
     pub(super) closed: Option<Closed>,
     /// Streams that were open when the connection ended.
@@ -180,8 +180,10 @@ impl Joint {
             }
             Message::Goaway { last, code } => {
                 self.going_away |= code == http2_code::NO_ERROR;
+                // A client's is of streams that the server pushes, of which there are none.
+                let last = last.filter(|_| self.codec == Sender::Server);
                 let wire = last.map(|last| self.streams.last_for_wire(last));
-                if let (Sender::Server, Some(last)) = (self.codec, last) {
+                if let Some(last) = last {
                     self.streams.remove_after(last);
                     self.goaway_last = Some(last);
                 }

@@ -13,17 +13,13 @@ use crate::repeat::Last;
 /// Largest frame taken, bytes of payload. This side announces no SETTINGS_MAX_FRAME_SIZE.
 const MAX_FRAME_BYTES: usize = DEFAULT_MAX_FRAME_BYTES;
 
-/// Most CONTINUATION frames of one header block; a codec that fills its frames needs 64 at the largest
-/// limits there are.
+/// Most CONTINUATION frames of one header block, so that it has at most 2 MiB. A codec that fills its frames needs 32 at the
+/// largest limit of header lists there is, but a list that is too big is to be met with [`Error::Http2HeaderListTooBig`], which
+/// costs its stream alone.
 const MAX_CONTINUATIONS: usize = 128;
 
-/// An encoded header block may be this many times as long as a header list. No encoding that makes sense is
-/// longer than the list, but a list that is too big is to be met with [`Error::Http2HeaderListTooBig`].
-const BLOCK_BYTES_PER_LIST_BYTE: usize = 2;
-
-/// An encoded header block may have so many bytes in any case: more than Envoy's listeners let in, so that a small limit of
-/// header lists costs their streams alone.
-const MIN_BLOCK_BYTES: usize = 192 << 10;
+/// Memory that is kept from one header block of several frames to the next, bytes.
+const KEPT_BLOCK_BYTES: usize = 64 << 10;
 
 /// Bytes of one sender to events.
 ///
@@ -42,10 +38,6 @@ impl Reader {
             frames: Frames::new(sender),
             contents: Contents {
                 sender,
-                max_block_bytes: limits
-                    .max_header_list_bytes
-                    .saturating_mul(BLOCK_BYTES_PER_LIST_BYTE)
-                    .max(MIN_BLOCK_BYTES),
                 decoder: Decoder::new(),
                 list: HeaderList::new(limits),
                 last: Last::new(),
@@ -282,7 +274,6 @@ impl DataFrame {
 #[derive(Debug)]
 struct Contents {
     sender: Sender,
-    max_block_bytes: usize,
     decoder: Decoder,
     list: HeaderList,
     /// The block that `list` is of.
@@ -366,8 +357,7 @@ impl Contents {
 
     fn continuation<'i>(&mut self, header: FrameHeader, part: &[u8]) -> Result<Option<Found<'i>>, Error> {
         self.continuations = self.continuations.saturating_add(1);
-        let length = self.block.len().saturating_add(part.len());
-        if length > self.max_block_bytes || self.continuations > MAX_CONTINUATIONS {
+        if self.continuations > MAX_CONTINUATIONS {
             return Err(Error::Http2FrameSize);
         }
         self.block.extend_from_slice(part);
@@ -376,7 +366,9 @@ impl Contents {
         }
         let block = std::mem::take(&mut self.block);
         self.decode(&block)?;
-        self.block = block;
+        if block.capacity() <= KEPT_BLOCK_BYTES {
+            self.block = block;
+        }
         Ok(Some(self.finish(Http2Id(header.stream), self.block_ends_stream)))
     }
 
