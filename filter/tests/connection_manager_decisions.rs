@@ -45,7 +45,6 @@ fn cold_requests_go_over_http_and_busy_ones_open_the_tunnel() {
         Verdict::WebSocket(Reason::Up, _)
     ));
     assert_eq!(world.handshakes.get(), 1);
-    assert_eq!(worker.manager.tunnel(0).unwrap().round_trip_ms(), Some(20));
 }
 
 #[test]
@@ -116,17 +115,55 @@ fn a_tunnel_is_slow_above_its_limit_until_it_is_below_half_of_it() {
     let slow_after = |samples: &[u64]| {
         let mut worker = Worker::new(&World::new(Far::Silent), &config);
         let tunnel = worker.manager.tunnel(0).unwrap();
-        for sample in samples {
+        let opening = [900];
+        for sample in opening.iter().chain(samples) {
             let id = tunnel.probe_sent(Time(0));
             tunnel.probe_answered(id, Time(*sample), 0);
         }
-        let average = tunnel.round_trip_ms().unwrap();
+        let average = tunnel.round_trip_ms().unwrap_or_default();
         (average, worker.request() == Verdict::Http(Reason::Slow))
     };
+    assert_eq!(slow_after(&[]), (0, false), "the handshake is no round trip");
     assert_eq!(slow_after(&[100]), (100, false));
     assert_eq!(slow_after(&[101]), (101, true));
     assert_eq!(slow_after(&[101, 0, 0, 0, 0, 0]), (50, true));
     assert_eq!(slow_after(&[101, 0, 0, 0, 0, 0, 7]), (44, false));
+}
+
+#[test]
+fn the_smallest_limit_is_reached_from_above_too() {
+    let load = json!({"max_round_trip_ms": 1});
+    let world = World::new(Far::Works(2));
+    let mut worker = up(&world, &changed(&[("load", load)]));
+    worker.requests(100, 100);
+    assert_eq!(worker.complete_request(), Verdict::Http(Reason::Slow));
+    world.far.set(Far::Works(0));
+    worker.requests(500, 100);
+    assert!(matches!(
+        worker.complete_request(),
+        Verdict::WebSocket(Reason::Up, _)
+    ));
+}
+
+/// Nor does what an earlier WebSocket took count.
+#[test]
+fn a_tunnel_that_is_opened_is_measured_at_once() {
+    let load = json!({"max_round_trip_ms": 100});
+    let world = World::new(Far::Works(5));
+    let mut worker = up(&world, &changed(&[("load", load)]));
+    worker.run_until(worker.now + 10);
+    assert_eq!(worker.manager.tunnel(0).unwrap().round_trip_ms(), Some(5));
+    world.far.set(Far::Works(250));
+    worker.requests(300, 100);
+    assert_eq!(worker.complete_request(), Verdict::Http(Reason::Slow));
+    worker.run_until(worker.now + 600_000);
+    assert_eq!(worker.link(), Link::Idle);
+    world.far.set(Far::Works(20));
+    worker.requests(10, 10);
+    assert!(matches!(
+        worker.complete_request(),
+        Verdict::WebSocket(Reason::Up, _)
+    ));
 }
 
 #[test]

@@ -323,6 +323,45 @@ fn a_request_waits_for_the_only_way() {
     vm.close_stream(context).unwrap();
 }
 
+/// As where `capability_restriction_config` lacks `proxy_set_property`.
+#[test]
+fn a_request_whose_decision_cannot_be_published_is_refused() {
+    let mut vm = start(r#", "mode": "always""#, &SharedData::default());
+    vm.refuse_properties();
+    let waits = vm.open_stream().unwrap();
+    assert_eq!(
+        vm.request_headers(waits, request(), true).unwrap(),
+        Headers::Paused
+    );
+    vm.advance(SECOND / 10).unwrap();
+    let probe = only_call(&vm);
+    vm.answer_call(probe, 204).unwrap();
+    vm.advance(SECOND / 10).unwrap();
+    let answer = vm.take_answer(waits).expect("it doesn't hang");
+    assert_eq!(answer.details, "wsferry_undecided");
+    assert_eq!(vm.take_continued(waits), None);
+    let context = vm.open_stream().unwrap();
+    let Headers::Answered(answer) = vm.request_headers(context, request(), true).unwrap() else {
+        panic!("it goes on");
+    };
+    assert_eq!(answer.details, "wsferry_undecided");
+}
+
+/// No request has shown by then that it isn't the instance of Envoy's main thread.
+#[test]
+fn a_late_refusal_counts_before_the_first_request_too() {
+    let shared = SharedData::default();
+    let mut one = start(r#", "eager": true"#, &shared);
+    one.advance(SECOND / 10).unwrap();
+    let probe = only_call(&one);
+    one.answer_call(probe, 504).unwrap();
+    refuse_handshake(&shared, &one);
+    for _ in 0..100 {
+        one.advance(SECOND).unwrap();
+        assert_eq!(one.calls(), [], "the target isn't asked again so soon");
+    }
+}
+
 /// The near converter, which shares data with the connection managers, meets a server that knows no `wsferry.v1`, at the
 /// time of this one of them.
 fn refuse_handshake(shared: &SharedData, manager: &Vm) {

@@ -400,6 +400,31 @@ fn a_refusal_is_told_before_the_connection_ends() {
     assert!(end.is_closed());
 }
 
+/// Which half a connection ended first is told alike, however the bytes come.
+#[test]
+fn a_client_that_hangs_up_with_its_handshake_has_ended_the_websocket() {
+    for with_request in [true, false] {
+        let vm = start(FAR);
+        let context = vm.borrow_mut().open_connection().unwrap();
+        let mut codec = Codec::server();
+        let mut vm_now = vm.borrow_mut();
+        let given = vm_now
+            .downstream_data(context, REQUEST.as_bytes(), with_request)
+            .unwrap();
+        codec.input(&given.into_bytes());
+        if !with_request {
+            let given = vm_now.downstream_data(context, b"", true).unwrap();
+            codec.input(&given.into_bytes());
+        }
+        let output = std::mem::take(&mut codec.output);
+        vm_now.upstream_data(context, &output, false).unwrap();
+        vm_now.upstream_data(context, b"", true).unwrap();
+        vm_now.close_connection(context).unwrap();
+        drop(vm_now);
+        assert_eq!(metric(&vm, "websockets_closed_1006"), 1, "{with_request}");
+    }
+}
+
 #[test]
 fn a_client_that_says_nothing_is_sent_away() {
     let vm = start(r#"{"role": "far", "filter": "network", "handshake": {"timeout_ms": 2000}}"#);

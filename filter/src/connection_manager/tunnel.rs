@@ -546,14 +546,17 @@ impl Tunnel {
         let Some(probe) = self.take_probe(id) else {
             return false;
         };
-        // More than that is a step of the clock: the host gives probes up by another one.
-        if let Ok(sample) = u32::try_from(now.since(probe.at))
+        let opens = matches!(self.link, Link::Opening { .. });
+        if opens {
+            // It took connecting, TLS and the handshake besides, and what another WebSocket took is over.
+            self.round_trip_ms = None;
+            self.slow = false;
+            self.go(Link::Up { since: now });
+        } else if let Ok(sample) = u32::try_from(now.since(probe.at))
             && sample <= self.config.probe.timeout_ms
         {
+            // More than that is a step of the clock: the host gives probes up by another one.
             self.measured(sample);
-        }
-        if matches!(self.link, Link::Opening { .. }) {
-            self.go(Link::Up { since: now });
         }
         self.failed_probes = 0;
         self.probe_refused = false;
@@ -568,7 +571,10 @@ impl Tunnel {
             self.suspect = false;
             self.next_generation();
         }
-        let interval = self.config.probe.interval_ms;
+        let interval = match opens && self.config.load.max_round_trip_ms.is_some() {
+            true => 0,
+            false => self.config.probe.interval_ms,
+        };
         self.next_probe = now.after(jittered(interval, self.config.jitter_percent, random));
         true
     }
@@ -627,7 +633,7 @@ impl Tunnel {
         self.round_trip_ms = Some(average);
         self.slow = match self.config.load.max_round_trip_ms {
             None => false,
-            Some(most) if self.slow => average >= most >> 1,
+            Some(most) if self.slow => average.saturating_mul(2) >= most,
             Some(most) => average > most,
         };
     }

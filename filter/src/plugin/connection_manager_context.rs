@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::connection_manager_shared::{Shared, Told};
+use super::connection_manager_shared::{Shared, Told, undecided};
 use super::connection_manager_state::Seat;
 use super::host::{self, Map, Status};
 use super::interface::Stream;
@@ -160,12 +160,8 @@ impl Stream for ConnectionManagerContext {
         match self.decide() {
             Ok(action) => action,
             Err(status) => {
-                // Without a decision the client's own header might choose the way.
                 error!("connection manager #{}: can't decide: {status}", self.id);
-                let sent = host::send_local_response(503, "wsferry_undecided", &[], "no decision\n");
-                if let Err(status) = sent {
-                    error!("connection manager #{}: {status}", self.id);
-                }
+                undecided(self.id);
                 Action::Pause
             }
         }

@@ -366,7 +366,9 @@ impl Shared {
         self.with_state(|state| {
             let (now, random) = (state.now(), state.random());
             state.is_worker |= result.is_ok();
-            state.metrics.probe_ended(result, now.since(call.sent));
+            // A step of the clock is no round trip.
+            let milliseconds = now.since(call.sent).min(u64::from(config.probe.timeout_ms));
+            state.metrics.probe_ended(result, milliseconds);
             // Only one that was given up may yet have its handshake refused.
             if result != Err(ProbeFailure::TimedOut) {
                 state.asked(call.place, None);
@@ -435,8 +437,18 @@ impl Shared {
                 });
             if let Err(status) = done {
                 failed(&format!("can't let #{waiter} go on"), status);
+                undecided(waiter);
             }
         }
+    }
+}
+
+/// Refuses the request of the effective context, whose decision can't be made known: without one the client's own header
+/// might choose the way.
+pub(super) fn undecided(context_id: u32) {
+    let sent = host::send_local_response(503, "wsferry_undecided", &[], "no decision\n");
+    if let Err(status) = sent {
+        failed(&format!("#{context_id} can't be refused"), status);
     }
 }
 

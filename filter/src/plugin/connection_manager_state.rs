@@ -134,8 +134,7 @@ impl State {
 
     /// When this worker asked a tunnel's target, if it wasn't answered in time.
     pub(super) fn asked_at(&self, place: usize) -> Option<u64> {
-        let asked_at = self.asked_at.get(place).copied().flatten();
-        asked_at.filter(|_| self.is_worker)
+        self.asked_at.get(place).copied().flatten()
     }
 
     /// What has changed goes to the log and the gauges.

@@ -179,8 +179,8 @@ impl ConverterConnection {
     }
 
     /// A piece of the answer, or all of it and what comes behind it.
-    fn answered(&mut self, mut asked: Box<Asked>, size: usize, end: bool) -> Result<(), Status> {
-        asked.answer.extend(host::buffer(TO_CLIENT, size)?);
+    fn answered(&mut self, mut asked: Box<Asked>, bytes: &[u8], end: bool) -> Result<(), Status> {
+        asked.answer.extend_from_slice(bytes);
         let end_of_head = match asked.check() {
             Ok(Some(end)) => end,
             Ok(None) if end => return self.denied(*asked, 0, HandshakeError::NoAnswer),
@@ -258,7 +258,7 @@ impl ConverterConnection {
         match checked {
             Ok((accept, length)) => {
                 let rest = bytes.get_mut(length..).unwrap_or_default();
-                websocket.take(Side::WebSocket, rest, false);
+                websocket.take(Side::WebSocket, rest, end);
                 websocket.begin();
                 let given = websocket.give(Side::WebSocket, FROM_CLIENT, b"");
                 let response = http1::switching_protocols(&accept);
@@ -303,18 +303,23 @@ impl ConverterConnection {
     }
 
     fn client_gets(&mut self, size: usize, end: bool) -> Result<Action, Status> {
+        // Before the state is taken, which has to be there if this fails.
+        let mut bytes = match self.state {
+            State::Asked(_) | State::Granted { .. } => host::buffer(TO_CLIENT, size)?,
+            State::New | State::Open(_) | State::Refused { .. } => Vec::new(),
+        };
         match self.take_state() {
             State::New => {
                 self.state = State::New;
                 host::replace_buffer(TO_CLIENT, &[])?;
             }
-            State::Asked(asked) => self.answered(asked, size, end)?,
+            State::Asked(asked) => self.answered(asked, &bytes, end)?,
             State::Granted {
                 response,
                 mut websocket,
             } => {
                 websocket.opened(&format!("from {}", peer("source")));
-                websocket.take(Side::Http2, &mut host::buffer(TO_CLIENT, size)?, end);
+                websocket.take(Side::Http2, &mut bytes, end);
                 let given = websocket.give(Side::Http2, TO_CLIENT, response.as_bytes());
                 self.state = State::Open(websocket);
                 given?;

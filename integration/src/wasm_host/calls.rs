@@ -8,7 +8,7 @@ use std::rc::Rc;
 use wasmtime::{Linker, Result};
 
 use super::abi::{Call, deserialize, give, read, status::*, write_u32};
-use super::{HeaderMap, Host, Phase, Trap, Vm, header_map};
+use super::{HeaderMap, Host, LocalResponse, Phase, Trap, Vm, header_map};
 
 /// What all VMs of one `vm_id` share: values with their versions, which begin with 1.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +37,8 @@ pub(super) struct Calls {
     under_way: Vec<HttpCall>,
     /// What no further call is taken with, as by Envoy of a cluster whose circuit breaker is full.
     full: bool,
+    /// Properties can't be set, as where a list of capabilities lacks that.
+    refuses_properties: bool,
     /// Headers of the response whose callback runs.
     pub(super) response: Option<HeaderMap>,
 }
@@ -50,6 +52,11 @@ impl Vm {
     /// Whether calls are refused.
     pub fn refuse_calls(&mut self, full: bool) {
         self.store.data_mut().calls.full = full;
+    }
+
+    /// Has `proxy_set_property` fail.
+    pub fn refuse_properties(&mut self) {
+        self.store.data_mut().calls.refuses_properties = true;
     }
 
     /// Answers a call; Envoy answers with 503 where it can't connect, and with 504 after the time-out.
@@ -89,6 +96,11 @@ impl Vm {
     pub fn take_continued(&mut self, context: u32) -> Option<HeaderMap> {
         let stream = self.stream(context);
         std::mem::take(&mut stream.continued).then(|| stream.request_headers.clone().expect("headers"))
+    }
+
+    /// What a request that waited was answered by the filter.
+    pub fn take_answer(&mut self, context: u32) -> Option<LocalResponse> {
+        self.stream(context).local_response.take()
     }
 }
 
@@ -179,6 +191,9 @@ pub(super) fn define(linker: &mut Linker<Host>) -> Result<()> {
             let path = read(&mut call, path, length)?;
             let value = read(&mut call, value, size)?;
             let host = call.data_mut();
+            if host.calls.refuses_properties {
+                return Ok(INTERNAL_FAILURE);
+            }
             let context = host.current();
             let Some(stream) = host.streams.get_mut(&context) else {
                 return Ok(NOT_FOUND);
