@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from processes import Client, apart, resident_bytes, run
-from rounds import FULL, MIB, Bench, Failed, Meter, Sample, progress
+from rounds import FULL, MIB, Bench, Failed, Meter, Sample
 from ways import (
     DECIDED,
     HTTP2,
@@ -323,7 +323,7 @@ def codec(bench: Bench) -> None:
     command = ["cargo", "run", "--release", "--quiet", "--locked", "--package", "integration", "--bin", "codec_bench"]
     if bench.effort.rounds < FULL.rounds:
         command += ["--", "--quick"]
-    progress("codec: building and running")
+    print("codec: building and running", file=sys.stderr, flush=True)
     try:
         done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=CODEC_TIMEOUT)
         if done.returncode != 0:
