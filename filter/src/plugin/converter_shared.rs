@@ -81,7 +81,8 @@ impl Shared {
     /// Has the stream or connection of this context ended, at the first tick after so many milliseconds.
     ///
     /// Never in the callback that wants it: Envoy ends it before what the callback has written is on its way, and the
-    /// Close frame would be lost.
+    /// Close frame would be lost. And with 0 only once the last answer is written: the next tick may be that of another
+    /// connection, and comes at any moment.
     pub(super) fn end_later(&self, context_id: u32, milliseconds: u32) {
         let at = host::now().saturating_add(u64::from(milliseconds).saturating_mul(1_000_000));
         if let Ok(mut closing) = self.closing.try_borrow_mut() {

@@ -1,7 +1,9 @@
 //! What Envoy calls, by way of the SDK: its contexts, each a thin shell around one of ours.
 //!
 //! The SDK's dispatcher is used, its wrappers of host functions are not, but for calls (see [`super::host`]): they
-//! panic on a status that they don't expect, and a panic is every connection of a worker.
+//! panic on a status that they don't expect, and a panic is every connection of a worker. The dispatcher panics too, on a context
+//! or the token of a call that it doesn't know: Envoy creates each context before it calls it, calls none after
+//! `proxy_on_delete`, and answers each call at most once.
 
 use std::rc::Rc;
 

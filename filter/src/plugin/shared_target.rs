@@ -39,12 +39,12 @@ impl News {
         ((u128::from(self.refused) << 64) | u128::from(self.ended)).to_be_bytes()
     }
 
+    /// Shared data outlives modules: another version may have added to it behind these bytes.
     fn decode(bytes: &[u8]) -> Self {
-        let (refused, ended) = bytes.split_at_checked(8).unwrap_or_default();
-        let number = |bytes: &[u8]| <[u8; 8]>::try_from(bytes).map_or(0, u64::from_be_bytes);
+        let number = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
         Self {
-            refused: number(refused),
-            ended: number(ended),
+            refused: number(bytes),
+            ended: number(bytes.get(8..).unwrap_or_default()),
         }
     }
 }
