@@ -126,6 +126,25 @@ fn in_mode_always_requests_wait_out_the_end_of_a_websocket() {
     }
 }
 
+/// The probe that opens the next one takes connecting and the handshake besides.
+#[test]
+fn what_replaces_a_websocket_is_no_round_trip() {
+    let world = World::new(Far::Works(5));
+    let load = json!({"max_round_trip_ms": 20});
+    let mut worker = up(&world, &changed(&[("load", load)]));
+    worker.run_until(worker.now + 10);
+    world.far.set(Far::Works(250));
+    let now = worker.time();
+    worker.manager.tunnel(0).unwrap().websocket_ended(1, now, now);
+    assert_eq!(worker.request(), Verdict::Http(Reason::Suspect));
+    worker.run_until(worker.now + 251);
+    assert_eq!(worker.manager.tunnel(0).unwrap().round_trip_ms(), Some(5));
+    assert!(matches!(
+        worker.complete_request(),
+        Verdict::WebSocket(Reason::Up, _)
+    ));
+}
+
 /// A far end that drains may say goaway in every WebSocket.
 #[test]
 fn in_mode_always_websockets_of_one_answer_each_do() {

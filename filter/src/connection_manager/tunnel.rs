@@ -552,10 +552,12 @@ impl Tunnel {
             self.round_trip_ms = None;
             self.slow = false;
             self.go(Link::Up { since: now });
-        } else if let Ok(sample) = u32::try_from(now.since(probe.at))
+        } else if self.ended.is_none_or(|(_, at)| at < self.proven)
+            && let Ok(sample) = u32::try_from(now.since(probe.at))
             && sample <= self.config.probe.timeout_ms
         {
-            // More than that is a step of the clock: the host gives probes up by another one.
+            // Nor is the one that replaces a WebSocket. More than the time-out is a step of the clock: the host gives probes
+            // up by another one.
             self.measured(sample);
         }
         self.failed_probes = 0;
