@@ -19,7 +19,7 @@ import pytest
 
 from adaptive import PATIENCE, ListenerFile, ways
 from load import digest
-from pair import ROOT, cluster, connection_manager, endpoint, free_port, http2_options, set_port, walk
+from pair import ROOT, cluster, connection_manager, endpoint, envoy_version, free_port, http2_options, set_port, walk
 from plain_peer import ACK, BINARY, REQUEST, RESET, RESPONSE, SETTINGS, answer_handshake, frame, read_messages
 
 
@@ -263,7 +263,9 @@ def test_far_envoy_drained_under_load(loop, adaptive, drain):
 
     answers = loop(run(), 30)
     one.check(answers)
-    assert one.metric("websockets_closed_1001") >= 1
+    # Before 1.40 Envoy tells open connections of a graceful drain only.
+    is_told = drain.endswith("graceful") or envoy_version(one.pair.far.binary) >= (1, 40)
+    assert (one.metric("websockets_closed_1001") >= 1) == is_told
 
 
 def test_a_far_end_that_goes_silent(loop, adaptive):

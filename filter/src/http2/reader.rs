@@ -369,6 +369,7 @@ impl Contents {
         if block.capacity() <= KEPT_BLOCK_BYTES {
             self.block = block;
         }
+        self.decoder.shrink(KEPT_BLOCK_BYTES);
         Ok(Some(self.finish(Http2Id(header.stream), self.block_ends_stream)))
     }
 

@@ -40,6 +40,15 @@ impl Decoder {
         &self.table
     }
 
+    /// Gives back memory above so many bytes that decoding has taken for each of a name and a value.
+    pub fn shrink(&mut self, most: usize) {
+        for scratch in [&mut self.name, &mut self.value] {
+            if scratch.capacity() > most {
+                *scratch = Vec::new();
+            }
+        }
+    }
+
     /// Gives `emit` each field line of a whole block. What it does with them doesn't touch the state.
     /// Work is bounded by the length of the block; the caller bounds that, and what it keeps.
     ///
