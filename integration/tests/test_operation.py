@@ -13,6 +13,7 @@ import ssl
 import threading
 import time
 import tomllib
+from functools import partial
 
 import pytest
 
@@ -347,6 +348,39 @@ def test_far_envoy_wants_a_certificate_of_a_near_envoy(variants, certificates, t
         connection.sendall(b"GET / HTTP/1.1\r\nhost: far.example\r\n\r\n")
         if connection.recv(4096) == b"":
             raise ConnectionResetError
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["tls1.2", "tls1.3"])
+def test_the_certificate_of_each_websocket_is_looked_at(version, variants, certificates):
+    """In a session that is resumed it isn't, though it may have run out."""
+    pair = variants("tls")
+    context = ssl.create_default_context(cafile=certificates / "ca.pem")
+    context.minimum_version = context.maximum_version = version
+    context.load_cert_chain(certificates / "near.pem", certificates / "near.key")
+    session = None
+    for _ in range(2):
+        raw = socket.create_connection(("127.0.0.1", pair.far_port), timeout=5)
+        with context.wrap_socket(raw, server_hostname="far.example", session=session) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nhost: far.example\r\n\r\n")
+            assert connection.recv(4096).startswith(b"HTTP/1.1 ")
+            assert not connection.session_reused
+            session = connection.session
+
+
+def test_names_with_addresses_of_both_kinds(new_pair, web_origins):
+    """Of localhost Envoy would take ::1 alone, where the application doesn't listen."""
+    pair = new_pair(f"localhost:{web_origins[0]}")
+    connection = http.client.HTTPConnection("127.0.0.1", pair.near_port, timeout=10)
+    connection.request("GET", "/hello")
+    assert connection.getresponse().status == 200
+
+
+def test_clients_that_speak_http_1_0(new_pair, web_origins):
+    pair = new_pair(f"127.0.0.1:{web_origins[0]}")
+    with socket.create_connection(("127.0.0.1", pair.near_port), timeout=10) as client:
+        client.sendall(b"GET /hello HTTP/1.0\r\nhost: app.example\r\n\r\n")
+        answer = b"".join(iter(partial(client.recv, 65_536), b""))
+    assert answer.startswith(b"HTTP/1.0 200 "), answer[:200]
 
 
 def test_what_the_far_end_finds_too_large_costs_no_other_request(new_pair, web_origins):
