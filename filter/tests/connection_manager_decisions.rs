@@ -115,7 +115,7 @@ fn a_tunnel_is_slow_above_its_limit_until_it_is_below_half_of_it() {
     let slow_after = |samples: &[u64]| {
         let mut worker = Worker::new(&World::new(Far::Silent), &config);
         let tunnel = worker.manager.tunnel(0).unwrap();
-        let opening = [900];
+        let opening = [250];
         for sample in opening.iter().chain(samples) {
             let id = tunnel.probe_sent(Time(0));
             tunnel.probe_answered(id, Time(*sample), 0);

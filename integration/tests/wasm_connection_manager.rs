@@ -436,14 +436,7 @@ fn an_odd_answer_counts_by_its_status() {
         let shared = SharedData::default();
         let mut one = start("", &shared);
         let probe = open(&mut one);
-        let mut converter = Vm::start_sharing(NEAR, &shared).expect("a VM");
-        converter.advance(one.age()).unwrap();
-        let connection = converter.open_connection().unwrap();
-        converter.downstream_data(connection, PREFACE, false).unwrap();
-        converter
-            .upstream_data(connection, answer.as_bytes(), false)
-            .unwrap();
-        converter.close_connection(connection).unwrap();
+        end_connection(&shared, &one, Some(PREFACE), Some(answer.as_bytes()));
         one.answer_call(probe, 503).unwrap();
         assert_eq!(exchange(&mut one), next, "{answer}");
     }
@@ -494,18 +487,16 @@ fn a_probe_that_fails_leaves_another_worker_its_turn_to_ask() {
         vm.answer_call(probe, 204).unwrap();
     }
     // The other one's WebSocket breaks, so that nobody knows what the target is, and it asks.
-    let mut fails = |asks: bool| {
-        while other.calls().is_empty() {
-            exchange(other);
-            other.advance(SECOND / 10).unwrap();
-        }
-        if asks {
-            let probe = only_call(other);
-            other.answer_call(probe, 503).unwrap();
+    let until_it_probes = |vm: &mut Vm| {
+        while vm.calls().is_empty() {
+            exchange(vm);
+            vm.advance(SECOND / 10).unwrap();
         }
     };
-    fails(true);
-    fails(false);
+    until_it_probes(other);
+    let probe = only_call(other);
+    other.answer_call(probe, 503).unwrap();
+    until_it_probes(other);
     // By then the first one's probe fails.
     one.advance(other.age() - one.age()).unwrap();
     let probe = only_call(one);
@@ -551,19 +542,29 @@ fn a_refusal_while_the_tunnel_is_up_hides_no_end_that_comes_later() {
     one.answer_call(probe, 204).unwrap();
     assert_eq!(exchange(&mut one), "websocket up");
     one.advance(SECOND).unwrap();
-    let mut converter = Vm::start_sharing(NEAR, &shared).expect("a VM");
-    converter.advance(one.age()).unwrap();
-    let connection = converter.open_connection().unwrap();
-    converter.downstream_data(connection, PREFACE, false).unwrap();
-    converter.close_connection(connection).unwrap();
+    end_connection(&shared, &one, Some(PREFACE), None);
     assert_eq!(exchange(&mut one), "http suspect");
 }
 
-/// A near converter's connection ends: as a WebSocket, or before it became one.
+/// A near converter's connection ends, at the time of this connection manager: its codec, and the other end, have said so
+/// much by then.
+fn end_connection(shared: &SharedData, manager: &Vm, sent: Option<&[u8]>, answered: Option<&[u8]>) {
+    let mut converter = Vm::start_sharing(NEAR, shared).expect("a VM");
+    converter.advance(manager.age()).unwrap();
+    let connection = converter.open_connection().unwrap();
+    if let Some(bytes) = sent {
+        converter.downstream_data(connection, bytes, false).unwrap();
+    }
+    if let Some(bytes) = answered {
+        converter.upstream_data(connection, bytes, false).unwrap();
+    }
+    converter.close_connection(connection).unwrap();
+}
+
+/// As a WebSocket, or before it became one.
 #[test]
 fn the_end_of_a_websocket_sends_requests_the_other_way_until_a_probe_has_passed() {
     const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\r\n";
-    // What the codec, and what the other end has said by then.
     for (sent, answered) in [
         (None, None),
         (Some(PREFACE), None),
@@ -579,16 +580,7 @@ fn the_end_of_a_websocket_sends_requests_the_other_way_until_a_probe_has_passed(
             assert_eq!(exchange(vm), "websocket up");
             vm.advance(SECOND / 10).unwrap();
         }
-        let mut converter = Vm::start_sharing(NEAR, &shared).expect("a VM");
-        converter.advance(SECOND).unwrap();
-        let connection = converter.open_connection().unwrap();
-        if let Some(bytes) = sent {
-            converter.downstream_data(connection, bytes, false).unwrap();
-        }
-        if let Some(bytes) = answered {
-            converter.upstream_data(connection, bytes, false).unwrap();
-        }
-        converter.close_connection(connection).unwrap();
+        end_connection(&shared, &one, sent, answered);
         for vm in [&mut one, &mut other] {
             assert_eq!(exchange(vm), "http suspect");
             vm.advance(SECOND / 10).unwrap();

@@ -661,9 +661,7 @@ impl Joint {
         for stream in self.streams.drain() {
             self.cut_off = self.cut_off.saturating_add(1);
             self.count_reset();
-            if !self.codec_gone {
-                self.http2.send(&Message::Reset { stream, code });
-            }
+            self.http2.send(&Message::Reset { stream, code });
         }
     }
 
