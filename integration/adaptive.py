@@ -73,6 +73,38 @@ def tunnel_by_route(near: dict, name: str, prefix: str, far_port: int) -> None:
         config["tunnels"].append({**first, "name": name, "probe": {**first["probe"], "cluster": others["tunnel"]}})
 
 
+def services_by_authority(near: dict, authorities: list[str]) -> None:
+    """Has the same six routes serve several services, as docs/configuration.md shows: clusters are named after the authority.
+
+    All lead to where the clusters did; the test changes the endpoints of its services.
+    """
+    clusters = near["static_resources"]["clusters"]
+    ingress = connection_manager(near, "ingress")
+    (extension,) = ingress["early_header_mutation_extensions"]
+    (host,) = ingress["route_config"]["virtual_hosts"]
+    for kind in ("either", "direct", "either_http2", "direct_http2"):
+        field = f"x-cluster-{kind.replace('_', '-')}"
+        written = {"header": {"key": field, "value": f"{kind}/%REQ(:authority)%"}}
+        written["append_action"] = "OVERWRITE_IF_EXISTS_OR_ADD"
+        extension["typed_config"]["mutations"].append({"append": written})
+        host["request_headers_to_remove"].append(field)
+        for route in host["routes"]:
+            if route["route"].get("cluster") == kind:
+                del route["route"]["cluster"]
+                route["route"].update(cluster_header=field, cluster_not_found_response_code="NOT_FOUND")
+        (original,) = [one for one in clusters if one["name"] == kind]
+        clusters.remove(original)
+        for authority in authorities:
+            one = copy.deepcopy(original)
+            one["name"] = f"{kind}/{authority}"
+            if "load_assignment" in one:
+                one["load_assignment"]["cluster_name"] = one["name"]
+            else:
+                ways = one["cluster_type"]["typed_config"]["clusters"]
+                ways[:] = [way if way == "tunnel" else f"{way}/{authority}" for way in ways]
+            clusters.append(one)
+
+
 class ListenerFile:
     """Listeners that Envoy takes from a file, so that they can be updated while it runs."""
 

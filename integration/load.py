@@ -112,10 +112,16 @@ class Load:
     """Sends requests at a constant rate, over as many connections as it takes, and keeps the answers."""
 
     def __init__(
-        self, port: int, methods: tuple[str, ...] = ("GET", "POST"), per_second: float = 200.0, prefix: str = ""
+        self,
+        port: int,
+        methods: tuple[str, ...] = ("GET", "POST"),
+        per_second: float = 200.0,
+        prefix: str = "",
+        authority: str = "app.example",
     ):
         self.port = port
         self.prefix = prefix
+        self.authority = authority
         self.methods = methods
         self.interval = 1 / per_second
         self.answers: list[Answer] = []
@@ -161,7 +167,7 @@ class Load:
         try:
             body = b"x" * 100 if method == "POST" else b""
             length = f"content-length: {len(body)}\r\n" if method == "POST" else ""
-            writer.write(f"{method} {path} HTTP/1.1\r\nhost: app.example\r\n{fields}{length}\r\n".encode() + body)
+            writer.write(f"{method} {path} HTTP/1.1\r\nhost: {self.authority}\r\n{fields}{length}\r\n".encode() + body)
             status, lines = await read_answer(reader)
             reusable = lines.get("connection") != "close"
             return status, lines.get("x-decision", "")
@@ -179,7 +185,7 @@ class Load:
         async def send() -> None:
             # Who answers early may stop reading.
             with contextlib.suppress(ConnectionError):
-                writer.write(f"POST {path} HTTP/1.1\r\nhost: app.example\r\n{framing}\r\n\r\n".encode())
+                writer.write(f"POST {path} HTTP/1.1\r\nhost: {self.authority}\r\n{framing}\r\n\r\n".encode())
                 for piece in pieces:
                     writer.write(piece if pause is None else b"%x\r\n%b\r\n" % (len(piece), piece))
                     await writer.drain()

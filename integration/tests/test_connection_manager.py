@@ -12,11 +12,11 @@ import time
 
 import pytest
 
-from adaptive import PATIENCE, configure, plugin, settings, tunnel_by_route, ways
+from adaptive import PATIENCE, configure, plugin, services_by_authority, settings, tunnel_by_route, ways
 from conftest import CLIENTS, wait_for
 from endpoints import End, RequestHead, ResponseHead
 from load import CountingOrigin, Load
-from pair import ROOT, cluster, connection_manager, free_port
+from pair import ROOT, cluster, connection_manager, endpoint, free_port, set_port
 
 
 def test_the_decision_follows_what_happens(loop, adaptive):
@@ -235,6 +235,61 @@ def test_routes_choose_between_two_tunnels(loop, adaptive):
         assert (answer.status, answer.decision.split()[0]) == (200, way), answer
     answer = loop(one.load.request("GET", "/none"))
     assert (answer.status, answer.decision) == (200, "http no_tunnel"), answer
+
+
+def test_one_tunnel_and_six_routes_for_many_services(loop, adaptive):
+    """docs/configuration.md, "Many services"."""
+    other = CountingOrigin()
+    port = loop(other.start())
+
+    def prepare(pair):
+        near, far = pair.near.config, pair.far.config
+        # The last one asks whether the pair is ready.
+        services_by_authority(near, ["app.example", "other.example", f"127.0.0.1:{pair.near_port}"])
+        set_port(endpoint(near, "direct/other.example"), port)
+        elsewhere = copy.deepcopy(cluster(far, "origin"))
+        elsewhere["name"] = elsewhere["load_assignment"]["cluster_name"] = "other"
+        far["static_resources"]["clusters"].append(elsewhere)
+        set_port(endpoint(far, "other"), port)
+        routes = [{"match": {"prefix": "/"}, "route": {"cluster": "other", "timeout": "0s"}}]
+        hosts = connection_manager(far, "inner")["route_config"]["virtual_hosts"]
+        hosts.append({"name": "other", "domains": ["other.example"], "routes": routes})
+
+    one = adaptive(prepare=prepare)
+    load = Load(one.pair.near_port, prefix="/other", authority="other.example")
+    lost = Load(one.pair.near_port, authority="nobody.example")
+
+    async def run():
+        await asyncio.sleep(1.1)  # the requests that asked for readiness don't count any more
+        cold = await load.request("GET", "/other/cold", "x-cluster-direct: direct/app.example\r\n")
+        assert (cold.status, cold.decision) == (200, "http cold")
+        await one.until("websocket up")
+        busy = await asyncio.gather(one.load.run(1), load.run(1))
+        nobody = await lost.request("GET", "/nobody")
+        await asyncio.to_thread(one.pair.far.kill)
+        killed = await asyncio.gather(one.load.run(1), load.run(1))
+        return busy, nobody, killed
+
+    (busy, busy_there), nobody, (killed, killed_there) = loop(run(), 40)
+    for answers in (busy, busy_there):
+        assert set(ways(answers)) == {"websocket up"}, ways(answers)
+    for answers in (killed, killed_there):
+        assert ways(answers)["http backoff"] > 100, ways(answers)
+    assert nobody.status == 404
+    one.check(busy + killed, posts_may_fail=True)
+    assert other.executed["GET", "/other/cold"] == 1
+    assert not [path for _, path in one.origin.executed if path.startswith("/other")]
+    assert not [path for _, path in other.executed if not path.startswith("/other")]
+    for answer in busy_there:
+        assert (answer.status, other.executed[answer.method, answer.path]) == (200, 1), answer
+    for answer in killed_there:
+        if answer.method == "GET":
+            assert answer.status == 200, answer
+    for origin in (one.origin, other):
+        assert "x-cluster" not in origin.last_head.lower()
+    load.close()
+    lost.close()
+    loop(other.close())
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])

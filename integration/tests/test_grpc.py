@@ -12,6 +12,7 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # this process forks to start Envo
 import grpc
 import pytest
 
+from adaptive import services_by_authority
 from pair import ROOT
 
 sys.path.insert(0, str(ROOT / "integration/origins"))
@@ -111,12 +112,15 @@ def test_cancel(stub):
     wait_until_cancelled(stub, name)
 
 
-def test_whatever_the_connection_manager_decides(new_pair, web_origins):
-    """Plain HTTP, the WebSocket, and plain HTTP again without a far Envoy."""
+@pytest.mark.parametrize("authority", [None, "grpc.example"])
+def test_whatever_the_connection_manager_decides(new_pair, web_origins, authority):
+    """Plain HTTP, the WebSocket, and plain HTTP again without a far Envoy. With an authority its clusters are named after it."""
     port, _, service = web_origins
-    pair = new_pair(
-        f"127.0.0.1:{port}", grpc_origin=f"127.0.0.1:{service}", near_config=ROOT / "envoy/near-adaptive.yaml"
-    )
+    addresses = {"grpc_origin": f"127.0.0.1:{service}", "near_config": ROOT / "envoy/near-adaptive.yaml"}
+    pair = new_pair(f"127.0.0.1:{port}", start=False, **addresses)
+    if authority is not None:
+        services_by_authority(pair.near.config, [authority, f"127.0.0.1:{pair.near_port}"])
+    pair.start()
 
     def call_until_most_go_to(upstream: str) -> None:
         name = f"cluster.{upstream}.upstream_rq_total"
@@ -125,10 +129,11 @@ def test_whatever_the_connection_manager_decides(new_pair, web_origins):
             assert stub.Unary(Text(text="hello"), timeout=TIMEOUT).text == "hello"
             assert time.monotonic() < deadline
 
-    options = [("grpc.enable_http_proxy", 0)]
+    options: list[tuple[str, int | str]] = [("grpc.enable_http_proxy", 0)]
+    options += [("grpc.default_authority", authority)] if authority else []
     with grpc.insecure_channel(f"127.0.0.1:{pair.near_port}", options) as channel:
         stub = services.EchoStub(channel)
         assert stub.Unary(Text(text="cold"), timeout=TIMEOUT).text == "cold"
         call_until_most_go_to("tunnel")
         pair.far.kill()
-        call_until_most_go_to("direct_http2")
+        call_until_most_go_to(f"direct_http2/{authority}" if authority else "direct_http2")
