@@ -13,6 +13,7 @@ import http.client
 import os
 import queue
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -305,6 +306,8 @@ def main() -> int:
     parser.add_argument("--envoy", required=True)
     parser.add_argument("--wasm", required=True, type=Path)
     options = parser.parse_args()
+    # What was started is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         failed = run(options.envoy, options.wasm)
     except (PairError, OriginError) as error:

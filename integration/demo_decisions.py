@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import collections
 import logging
+import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -214,6 +215,8 @@ def main() -> int:
     parser.add_argument("--envoy", required=True)
     parser.add_argument("--wasm", required=True, type=Path)
     options = parser.parse_args()
+    # What was started is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         failed = run(options.envoy, options.wasm)
     except PairError as error:

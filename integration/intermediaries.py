@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from pair import ROOT, die_with_parent, free_port
+from pair import ROOT, end_with_parent, find_binary, free_port
 
 READY_TIMEOUT = 15.0  # seconds
 FAR_PORT = 10001  # as it stands in the files
@@ -41,13 +40,6 @@ KINDS = {
 
 class IntermediaryError(Exception):
     """Why there is no intermediary."""
-
-
-def find(name: str) -> str:
-    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
-    if path is None:
-        raise IntermediaryError(f"no {name}; scripts/setup installs it")
-    return path
 
 
 def replaced(text: str, old: str, new: str) -> str:
@@ -101,7 +93,7 @@ class Intermediary:
 
     def start(self) -> None:
         """Returns once it takes connections."""
-        path = find(self.kind.binary)
+        path = find_binary(self.kind.binary)
         command = {
             "nginx": [path, "-c", self.config, "-p", self.directory, "-e", self.log],
             "haproxy": [path, "-db", "-f", self.config],
@@ -109,7 +101,7 @@ class Intermediary:
         }[self.kind.binary]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=die_with_parent
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=end_with_parent
             )
         deadline = time.monotonic() + READY_TIMEOUT
         while True:

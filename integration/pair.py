@@ -7,6 +7,7 @@ them is found by name (listeners "ingress" and "far", clusters "far", "origin", 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import http.client
 import json
@@ -142,6 +143,10 @@ def load(path: Path, wasm: Path) -> dict:
         config = yaml.safe_load(path.read_text())
     except OSError as error:
         raise PairError(f"{path}: {error.strerror}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PairError(f"{path}: no YAML: {error}") from error
+    if not isinstance(config, dict) or not {"admin", "static_resources"} <= config.keys():
+        raise PairError(f"{path}: no configuration of an Envoy: it has no `admin` and `static_resources`")
 
     def visit(mapping: dict) -> None:
         filename = mapping.get("filename")
@@ -202,6 +207,19 @@ def envoy_version(binary: str) -> tuple[int, int, int]:
 def die_with_parent() -> None:
     """In the child, before it becomes Envoy: it ends when the launcher does, however that ends."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def end_with_parent() -> None:
+    """The same for what has to end processes of its own first, as nginx its workers."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def find_binary(name: str) -> str:
+    """Of what Debian keeps out of the PATH of users, too."""
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+    if path is None:
+        raise PairError(f"no {name}; scripts/setup installs it")
+    return path
 
 
 class Envoy:
@@ -510,6 +528,10 @@ def main() -> int:
             pair.stop()
     if pair is not None and status == 0:
         pair.remove_directory()
+    elif pair is not None:
+        # Nothing is in it where no Envoy was started.
+        with contextlib.suppress(OSError):
+            pair.directory.rmdir()
     return status
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import signal
 import subprocess
 import sys
 import time
 import urllib.request
 from pathlib import Path
 
-from pair import free_port
+from pair import end_with_parent, free_port
 from processes import children, cpu_seconds
 
 SMALL_BYTES = 1024
@@ -57,15 +55,6 @@ http {{
   }}
 }}
 """
-
-
-PR_SET_PDEATHSIG = 1
-LIBC = ctypes.CDLL(None)
-
-
-def end_with_parent() -> None:
-    """In the child: asks it to end when the bench does; nginx has to end its worker first, so no SIGKILL."""
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Origin:

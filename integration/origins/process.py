@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import shutil
 import socket
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pair import die_with_parent, free_port
+from pair import die_with_parent, end_with_parent, find_binary, free_port
 
 HERE = Path(__file__).parent
 READY_TIMEOUT = 15.0  # seconds
@@ -48,13 +47,6 @@ def python_origin(name: str) -> Iterator[int]:
         yield int(line[1])
 
 
-def nginx_binary() -> str:
-    binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
-    if binary is None:
-        raise OriginError("no nginx; scripts/setup installs it")
-    return binary
-
-
 @contextlib.contextmanager
 def nginx(directory: Path, files: Path, application: int, websocket: int) -> Iterator[int]:
     """Runs nginx with the files in `files`, in front of the two other origins; gives its port."""
@@ -73,8 +65,8 @@ def nginx(directory: Path, files: Path, application: int, websocket: int) -> Ite
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "nginx.conf").write_text(text)
     log = directory / "nginx.log"
-    command = [nginx_binary(), "-c", directory / "nginx.conf", "-p", directory, "-e", log]
-    with ended(subprocess.Popen(command, preexec_fn=die_with_parent)) as process:
+    command = [find_binary("nginx"), "-c", directory / "nginx.conf", "-p", directory, "-e", log]
+    with ended(subprocess.Popen(command, preexec_fn=end_with_parent)) as process:
         deadline = time.monotonic() + READY_TIMEOUT
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):

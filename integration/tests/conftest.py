@@ -20,7 +20,7 @@ from adaptive import Adaptive
 from endpoints.http1 import Http1Client, Http1Origin
 from endpoints.http2 import Http2Client, Http2Origin
 from origins.process import nginx, python_origin
-from pair import DEFAULT_WASM, REVERSE_SINCE, ROOT, Pair, connection_manager, envoy_version
+from pair import DEFAULT_WASM, REVERSE_SINCE, ROOT, Pair, connection_manager, envoy_version, listener, walk
 
 WASM = Path(os.environ.get("WSFERRY_WASM", DEFAULT_WASM))
 # Some tests have thousands of connections, and so have the Envoys, which inherit this.
@@ -29,12 +29,17 @@ LIMIT = 10.0  # seconds that one exchange or conversation may take
 CLIENTS = {"http1": Http1Client, "http2": Http2Client}
 ORIGINS = {"http1": Http1Origin, "http2": Http2Origin}
 ENVOY = subprocess.run(
-    [ROOT / "scripts/setup", "--print", "envoy"], check=True, capture_output=True, text=True
+    [ROOT / "scripts/setup", "--print", "envoy"], check=True, stdout=subprocess.PIPE, text=True
 ).stdout.strip()
 HAS_REVERSE_TUNNELS = envoy_version(ENVOY) >= REVERSE_SINCE
 # Options of a pair in which the far Envoy asks, where this Envoy can do that.
 REVERSED = {"reverse": {"reverse": True}} if HAS_REVERSE_TUNNELS else {}
 collect_ignore = [] if HAS_REVERSE_TUNNELS else ["test_reverse.py"]
+
+
+def pytest_report_header() -> str:
+    left_out = "" if HAS_REVERSE_TUNNELS else ", which has no reverse tunnels: the tests of the far end's requests are left out"
+    return f"Envoy: {ENVOY}{left_out}"
 
 
 def wait_for(condition) -> None:
@@ -116,6 +121,32 @@ def certificates() -> Path:
     """The directory of what the configurations for TLS name."""
     subprocess.run([ROOT / "scripts/certificates"], check=True)
     return ROOT / ".cache/tls"
+
+
+@pytest.fixture(scope="session")
+def stranger(tmp_path_factory) -> Path:
+    """The directory of a certificate, stranger.pem and its key, that has the far Envoy's name and no authority but itself."""
+    directory = tmp_path_factory.mktemp("stranger")
+    command = ["openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    command += ["-subj", "/CN=far.example", "-addext", "subjectAltName=DNS:far.example"]
+    command += ["-keyout", "stranger.key", "-out", "stranger.pem"]
+    subprocess.run(command, cwd=directory, check=True, stderr=subprocess.DEVNULL)
+    return directory
+
+
+def show_certificate(far: dict, whose: str, stranger: Path) -> None:
+    """Has a far Envoy show another certificate: `near`'s, of the right authority and another name, or `stranger`'s."""
+    directory = stranger if whose == "stranger" else ROOT / ".cache/tls"
+    shown = []
+
+    def visit(mapping: dict) -> None:
+        if "certificate_chain" in mapping:
+            mapping["certificate_chain"] = {"filename": str(directory / f"{whose}.pem")}
+            mapping["private_key"] = {"filename": str(directory / f"{whose}.key")}
+            shown.append(mapping)
+
+    walk(listener(far, "far"), visit)
+    assert len(shown) == 1
 
 
 @pytest.fixture(scope="session")

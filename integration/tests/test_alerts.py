@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from intermediaries import find
-from pair import ROOT, Pair, die_with_parent, free_port, listener, network_filters
+from pair import ROOT, Pair, die_with_parent, find_binary, free_port, listener, network_filters
 from plain_peer import PlainPeer, Refused, frame, message, request
 
 ALERTS = ROOT / "envoy/prometheus/alerts.yaml"
@@ -34,7 +33,7 @@ class Prometheus:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [
-                    find("prometheus"),
+                    find_binary("prometheus"),
                     f"--config.file={directory}/prometheus.yml",
                     f"--storage.tsdb.path={directory}/data",
                     f"--web.listen-address=127.0.0.1:{self.port}",
@@ -188,7 +187,7 @@ def test_rules(alert, interval, tmp_path):
         rules = {"rule_files": [str(ALERTS)], "evaluation_interval": "15s", "tests": [test]}
         (tmp_path / "test.yaml").write_text(yaml.safe_dump(rules))
         done = subprocess.run(
-            [find("promtool"), "test", "rules", tmp_path / "test.yaml"], capture_output=True, text=True, check=False
+            [find_binary("promtool"), "test", "rules", tmp_path / "test.yaml"], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0 or "exp:[" in done.stdout + done.stderr, done.stdout + done.stderr
         return done.returncode != 0

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from adaptive import PATIENCE, configure, plugin, services_by_authority, settings, tunnel_by_route, ways
-from conftest import CLIENTS, wait_for
+from conftest import CLIENTS, show_certificate, wait_for
 from endpoints import End, RequestHead, ResponseHead
 from load import CountingOrigin, Load
 from pair import ROOT, cluster, connection_manager, endpoint, free_port, set_port
@@ -42,6 +42,21 @@ def test_the_decision_follows_what_happens(loop, adaptive):
     assert "x-wsferry-way" not in one.origin.last_head, "the decision is nobody else's business"
     one.wait(lambda: one.metric("decisions_websocket_up") > 300 and one.metric("tunnel_far_up") == 1)
     assert 'decision="websocket up"' in one.pair.near.log.read_text()
+
+
+@pytest.mark.parametrize("whose", ["near", "stranger"])
+def test_a_far_end_with_another_certificate(loop, adaptive, certificates, stranger, whose):
+    """Gets no requests: they go over plain HTTP."""
+    one = adaptive(tls=True, prepare=lambda pair: show_certificate(pair.far.config, whose, stranger))
+
+    async def run():
+        await one.until("http backoff")
+        return await one.load.run(1)
+
+    answers = loop(run(), 30)
+    one.check(answers)
+    assert {way.split()[0] for way in ways(answers)} == {"http"}, ways(answers)
+    assert one.pair.near.stats()[f"cluster.far.ssl.fail_verify_{'san' if whose == 'near' else 'error'}"] > 0
 
 
 def test_both_ways_in_tls(loop, adaptive, certificates):

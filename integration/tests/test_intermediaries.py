@@ -17,6 +17,7 @@ import pytest
 import yaml
 from websockets.asyncio.client import connect
 
+from conftest import show_certificate, wait_for
 from intermediaries import KINDS, Intermediary
 from pair import ROOT, Pair, cluster, connection_manager, free_port
 
@@ -33,7 +34,7 @@ CONFIGS = {
     "squid": ("near-connect-proxy.yaml", "far-tls.yaml"),
 }
 
-pytestmark = pytest.mark.parametrize("kind", KINDS)
+each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 @dataclass
@@ -108,6 +109,7 @@ def ways(new_way):
     return get
 
 
+@each_kind
 def test_small_requests_share_one_websocket(kind, ways):
     way = ways(kind)
     before = way.pair.near.stats(), way.pair.far.stats()
@@ -125,6 +127,7 @@ def test_small_requests_share_one_websocket(kind, ways):
     assert far["http.inner.downstream_cx_active"] == near["cluster.tunnel.upstream_cx_active"] == 1
 
 
+@each_kind
 def test_16_mib_each_way(kind, ways, web_origins):
     way = ways(kind)
     content = os.urandom(16 * MIB)
@@ -159,6 +162,7 @@ class Events:
         connection.getresponse().read()
 
 
+@each_kind
 def test_each_event_arrives_when_it_is_sent(kind, ways):
     events = Events(ways(kind))
     assert events.next() < 1
@@ -168,6 +172,7 @@ def test_each_event_arrives_when_it_is_sent(kind, ways):
     assert events.response.read() == b""
 
 
+@each_kind
 def test_websocket_of_the_application(kind, ways, loop):
     async def talk():
         url = f"ws://127.0.0.1:{ways(kind).pair.near_port}/chat"
@@ -180,6 +185,7 @@ def test_websocket_of_the_application(kind, ways, loop):
     loop(talk())
 
 
+@each_kind
 def test_killed_and_started_again(kind, ways):
     """What is under way ends with an error, new requests fail at once, and pass again once it is back."""
     way = ways(kind)
@@ -197,36 +203,88 @@ def test_killed_and_started_again(kind, ways):
     way.pair.wait_ready(RECOVERY)
 
 
+@each_kind
 def test_nothing_else_gets_through(kind, ways):
     """Other paths end at the reverse proxies, other destinations at the CONNECT proxy, strangers at the one with TLS."""
     way = ways(kind)
-    connection = http.client.HTTPConnection("127.0.0.1", way.intermediary.port, timeout=5)
+    port, far_port = way.intermediary.port, way.pair.far_port
+    # The far Envoy, too, answers 404 to other paths.
+    arrived = f"listener.127.0.0.1_{far_port}.downstream_cx_total"
+    before = way.pair.far.stats()[arrived]
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     if kind == "squid":
-        connection.set_tunnel("far.example", way.pair.near_port)
-        with pytest.raises(OSError, match="403"):
-            connection.connect()
+        for name, other_port in (("far.example", way.pair.near_port), ("other.example", far_port)):
+            tunnel = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            tunnel.set_tunnel(name, other_port)
+            with pytest.raises(OSError, match="403"):
+                tunnel.connect()
+        connection.request("GET", f"http://far.example:{far_port}/wsferry")
+        assert connection.getresponse().status == 403
     elif kind == "nginx-tls":
         # With the authority's certificate alone, and with one that names somebody else.
-        assert ask_in_tls(way.intermediary.port, None) == 400
-        assert ask_in_tls(way.intermediary.port, "far") == 403
-        assert ask_in_tls(way.intermediary.port, "near") != 403
+        assert ask_in_tls(port, None) == 400
+        assert ask_in_tls(port, "far") == 403
+        assert ask_in_tls(port, "near", "/hello") == 404
     else:
         connection.request("GET", "/hello")
         assert connection.getresponse().status == 404
+    assert way.pair.far.stats()[arrived] == before
+    if kind == "nginx-tls":
+        assert ask_in_tls(port, "near") == 426
+        assert way.pair.far.stats()[arrived] == before + 1
 
 
-def ask_in_tls(port: int, name: str | None) -> int:
-    """The status for a request for the WebSocket's path, with the certificate of NAME."""
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["tls1.2", "tls1.3"])
+def test_nginx_looks_at_the_certificate_of_each_websocket(version, ways):
+    """In a session that is resumed it isn't looked at, though it may have run out."""
+    port = ways("nginx-tls").intermediary.port
+    context = context_of("near")
+    context.minimum_version = context.maximum_version = version
+    session = None
+    for _ in range(2):
+        raw = socket.create_connection(("127.0.0.1", port), timeout=5)
+        with context.wrap_socket(raw, server_hostname="far.example", session=session) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nhost: far.example\r\n\r\n")
+            assert connection.recv(4096).startswith(b"HTTP/1.1 404")
+            assert not connection.session_reused
+            session = connection.session
+
+
+def context_of(name: str | None) -> ssl.SSLContext:
+    """A client's, with the certificate of NAME."""
     directory = ROOT / ".cache/tls"
     context = ssl.create_default_context(cafile=directory / "ca.pem")
     if name is not None:
         context.load_cert_chain(directory / f"{name}.pem", directory / f"{name}.key")
+    return context
+
+
+def ask_in_tls(port: int, name: str | None, path: str = "/wsferry") -> int:
+    """The status for a request, with the certificate of NAME."""
+    context = context_of(name)
     raw = socket.create_connection(("127.0.0.1", port), timeout=5)
     with raw, context.wrap_socket(raw, server_hostname="far.example") as connection:
-        connection.sendall(b"GET /wsferry HTTP/1.1\r\nhost: far.example\r\n\r\n")
+        connection.sendall(f"GET {path} HTTP/1.1\r\nhost: far.example\r\n\r\n".encode())
         return int(connection.recv(4096).split(b" ")[1])
 
 
+@pytest.mark.parametrize("whose", ["near", "stranger"])
+def test_the_near_envoy_looks_at_the_far_certificate_behind_a_proxy(whose, new_way, stranger):
+    """What answers behind the CONNECT proxy may be anybody."""
+    way = new_way("squid", KEEPALIVE)
+    pair = way.pair
+    pair.far.stop()
+    show_certificate(pair.far.config, whose, stranger)
+    pair.far.start()
+    wait_for(pair.far.is_live)
+    connection = way.connection()
+    connection.request("GET", "/hello")
+    assert connection.getresponse().status == 503
+    stats = pair.near.stats()
+    assert stats[f"cluster.far.ssl.fail_verify_{'san' if whose == 'near' else 'error'}"] > 0
+
+
+@each_kind
 def test_idle_tunnel_outlives_the_time_outs(kind, ways):
     """For much longer than the intermediary endures silence, pings alone cross."""
     way = ways(kind)
@@ -239,6 +297,7 @@ def test_idle_tunnel_outlives_the_time_outs(kind, ways):
     assert way.websockets() == websockets
 
 
+@each_kind
 def test_idle_tunnel_ends_without_keepalive(kind, new_way):
     """The counter-check: it is the pings that keep the tunnel. Requests pass all the same, through a new one."""
     way = new_way(kind, keepalive={})

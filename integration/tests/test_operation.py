@@ -18,7 +18,7 @@ from functools import partial
 import pytest
 
 import scenario
-from conftest import CLIENTS, REVERSED, wait_for
+from conftest import CLIENTS, REVERSED, show_certificate, wait_for
 from endpoints import End, RequestHead, Reset, ResponseHead
 from pair import ROOT, cluster, endpoint, free_port, listener, network_filters
 from plain_peer import read_handshake
@@ -101,8 +101,11 @@ def test_near_envoy_killed(loop, new_pair, origin):
     deadline = time.monotonic() + RECOVERY
     while pair.far.stats()["http.inner.downstream_cx_active"]:
         assert time.monotonic() < deadline
+        time.sleep(0.05)
     pair.near.start()
     pair.wait_ready(RECOVERY)
+
+
 VARIANTS = {
     "plain": {},
     "tls": {"tls": True},
@@ -249,9 +252,10 @@ def test_what_one_request_cannot_have_costs_no_other(variant, new_pair, certific
         assert get("/large/10").status == 200
     finally:
         Application.over.set()
+        server.shutdown()
+        server.server_close()
     assert waiting.read() == b"end"
     assert websockets() == before
-    server.shutdown()
 
 
 @pytest.mark.parametrize("fields, size", [pytest.param(250, 10, id="fields"), pytest.param(200, 450, id="bytes")])
@@ -348,6 +352,20 @@ def test_far_envoy_wants_a_certificate_of_a_near_envoy(variants, certificates, t
         connection.sendall(b"GET / HTTP/1.1\r\nhost: far.example\r\n\r\n")
         if connection.recv(4096) == b"":
             raise ConnectionResetError
+
+
+@pytest.mark.parametrize("whose", ["near", "stranger"])
+def test_near_envoy_wants_the_certificate_of_the_far_envoy(whose, new_pair, web_origins, certificates, stranger):
+    """It gives its requests to nobody else."""
+    pair = new_pair(f"127.0.0.1:{web_origins[0]}", tls=True)
+    pair.far.stop()
+    show_certificate(pair.far.config, whose, stranger)
+    pair.far.start()
+    wait_for(pair.far.is_live)
+    connection = http.client.HTTPConnection("127.0.0.1", pair.near_port, timeout=10)
+    connection.request("GET", "/hello")
+    assert connection.getresponse().status == 503
+    assert pair.near.stats()[f"cluster.far.ssl.fail_verify_{'san' if whose == 'near' else 'error'}"] > 0
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["tls1.2", "tls1.3"])

@@ -42,6 +42,8 @@ def check(play: scenario.Play) -> None:
     seen = play.origin
     assert (seen.head.method, seen.head.path) == (ask.head.method, ask.head.path)
     assert seen.head.authority == ask.head.authority
+    if ask.head.protocol is not None:
+        assert seen.head.protocol == ask.head.protocol
     assert by_name(without(seen.head.fields, REQUEST_ADDED, ask.head.fields)) == by_name(ask.head.fields)
     assert bytes(seen.body) == b"".join(ask.body or [])
     if reset is None:
@@ -69,10 +71,12 @@ def exact(play: scenario.Play):
     def head(one):
         # `connection: close` says that the request wasn't over when the response began.
         fields = [pair if pair[0] != b"date" else (b"date", b"") for pair in one.fields if pair[0] != b"connection"]
-        return (getattr(one, "status", None), getattr(one, "method", None), getattr(one, "path", None), fields)
+        rest = ("status", "method", "scheme", "authority", "path", "protocol")
+        return [getattr(one, name, None) for name in rest], fields
 
     def end(seen):
-        return seen.head and head(seen.head), [head(one) for one in seen.interim], bytes(seen.body), seen.trailers
+        interim = [head(one) for one in seen.interim]
+        return seen.head and head(seen.head), interim, bytes(seen.body), seen.trailers, seen.reset
 
     return end(play.origin), end(play.client)
 

@@ -31,7 +31,10 @@ def test_pair_says_what_is_wrong(web_origins):
     for nonsense in ("nonsense", "http://127.0.0.1:8080", "127.0.0.1:65536"):
         assert f"'{nonsense}' is not HOST:PORT" in complaint("--origin", nonsense)
     assert "argument --near: '99999' is not 0 (a free one) to 65535" in complaint("--origin", "127.0.0.1:1", "--near", "99999")
-    assert "(far) is that of near, too" in complaint("--origin", "127.0.0.1:1", "--near", "10002", "--far", "10002")
+    twice = str(free_port())
+    assert "(far) is that of near, too" in complaint("--origin", "127.0.0.1:1", "--near", twice, "--far", twice)
+    for other in ("envoy/far-health.yaml", "envoy/nginx.conf"):
+        assert f"{other}: no " in complaint("--origin", "127.0.0.1:1", "--far-config", other)
     assert "Not a directory" in complaint("--origin", "127.0.0.1:1", "--log-dir", "/dev/null/logs")
     assert "no/filter.wasm" in complaint("--origin", "127.0.0.1:1", "--wasm", "no/filter.wasm")
 
