@@ -8,6 +8,7 @@ import copy
 import http.client
 import itertools
 import re
+import socket
 import time
 
 import pytest
@@ -42,6 +43,25 @@ def test_the_decision_follows_what_happens(loop, adaptive):
     assert "x-wsferry-way" not in one.origin.last_head, "the decision is nobody else's business"
     one.wait(lambda: one.metric("decisions_websocket_up") > 300 and one.metric("tunnel_far_up") == 1)
     assert 'decision="websocket up"' in one.pair.near.log.read_text()
+
+
+def test_a_name_that_no_resolver_looks_up(new_pair, web_origins):
+    """Plain HTTP waits for nobody."""
+    with socket.socket(type=socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        pair = new_pair(f"127.0.0.1:{web_origins[0]}", near_config=ROOT / "envoy/near-adaptive.yaml", start=False)
+        far = cluster(pair.near.config, "far")
+        endpoint(pair.near.config, "far")["address"]["socket_address"]["address"] = "silent.example"
+        kind = "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig"
+        address = {"socket_address": {"address": "127.0.0.1", "port_value": silent.getsockname()[1]}}
+        resolver = {"name": "envoy.network.dns_resolver.cares", "typed_config": {"@type": kind, "resolvers": [address]}}
+        far["typed_dns_resolver_config"] = resolver
+        pair.near.start()
+        wait_for(pair.near.is_live)
+        connection = http.client.HTTPConnection("127.0.0.1", pair.near_port, timeout=10)
+        connection.request("GET", "/hello")
+        assert connection.getresponse().status == 200
+        assert silent.recv(512)
 
 
 @pytest.mark.parametrize("whose", ["near", "stranger"])
