@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import chart
 import report
 from origin import Origin
+from pair import PairError
 from rounds import CHECK, FULL, QUICK, Bench, Results
 from ways import Also, Setting
 from workloads import WORKLOADS
@@ -32,13 +33,28 @@ def named(text: str) -> tuple[str, str]:
     return name, value
 
 
+def process(text: str) -> tuple[str, int]:
+    name, number = named(text)
+    if not number.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PID")
+    return name, int(number)
+
+
+def new_file(text: str) -> Path:
+    """Not found out only when everything has been measured."""
+    path = Path(text)
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} can't be a file")
+    return path
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few minutes: fewer and shorter rounds")
     parser.add_argument("--check", action="store_true", help="only whether every way works in every workload: no numbers")
     parser.add_argument("--only", action="append", choices=list(WORKLOADS), metavar="NAME", help=", ".join(WORKLOADS))
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
-    parser.add_argument("--chart", type=Path, metavar="FILE", help="default: docs/bench.svg after a full run")
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="write the results there")
+    parser.add_argument("--chart", type=new_file, metavar="FILE", help="default: docs/bench.svg after a full run")
     parser.add_argument(
         "--also",
         action="append",
@@ -48,7 +64,7 @@ def arguments() -> argparse.Namespace:
         help="another tunnel to the origin that is running, like other=http://127.0.0.1:8000; see --origin-port",
     )
     parser.add_argument(
-        "--also-pid", action="append", type=named, default=[], metavar="NAME=PID", help="a process whose CPU time is its"
+        "--also-pid", action="append", type=process, default=[], metavar="NAME=PID", help="a process whose CPU time is its"
     )
     parser.add_argument("--origin-port", type=int, metavar="PORT", help="where --also tunnels lead; default: a free one")
     parser.add_argument("--hold", type=float, metavar="SECONDS", help="how long idle streams have to stay up")
@@ -59,33 +75,36 @@ def arguments() -> argparse.Namespace:
 
 
 def tunnels(options: argparse.Namespace) -> list[Also]:
-    also = [Also(name, url) for name, url in options.also]
+    also = {name: Also(name, url) for name, url in options.also}
+    if len(also) < len(options.also):
+        sys.exit("--also: one name twice")
     for name, pid in options.also_pid:
-        (tunnel,) = [tunnel for tunnel in also if tunnel.name == name] or sys.exit(f"--also-pid: no --also {name}")
-        tunnel.pids.append(int(pid))
-    return also
+        if name not in also:
+            sys.exit(f"--also-pid: no --also {name}")
+        also[name].pids.append(pid)
+    for tunnel in also.values():
+        _ = tunnel.address
+    return list(also.values())
 
 
-def measure(options: argparse.Namespace, setting: Setting, results: Results) -> None:
+def measure(options: argparse.Namespace, also: list[Also], setting: Setting, results: Results) -> None:
     effort = CHECK if options.check else QUICK if options.quick else FULL
     if options.hold is not None:
         effort = effort.holding(options.hold)
-    bench = Bench(setting, effort, tunnels(options), results)
+    bench = Bench(setting, effort, also, results)
     for name in options.only or WORKLOADS:
         WORKLOADS[name](bench)
 
 
-def main() -> int:
-    options = arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+def run(options: argparse.Namespace, also: list[Also], directory: Path) -> list[str]:
+    """Measures and reports; what failed."""
     started = time.monotonic()
-    directory = Path(tempfile.mkdtemp(prefix="wsferry-bench-"))
     results = Results()
     about = report.machine(options.envoy, options.wasm)
     print(about, flush=True)
     origin = Origin(options.nginx, directory, options.origin_port)
     try:
-        measure(options, Setting(options.envoy, options.wasm.resolve(), origin, directory), results)
+        measure(options, also, Setting(options.envoy, options.wasm.resolve(), origin, directory), results)
     finally:
         origin.stop()
     failed = report.failures(results)
@@ -101,13 +120,26 @@ def main() -> int:
     complete = not (options.check or options.quick or options.only or failed)
     if options.chart or complete:
         target = options.chart or CHART
-        target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(chart.draw(results, about))
         print(f"chart: {target}")
-    if failed:
-        print(f"logs: {directory}", file=sys.stderr)
-    else:
-        shutil.rmtree(directory, ignore_errors=True)
+    return failed
+
+
+def main() -> int:
+    options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    directory = Path(tempfile.mkdtemp(prefix="wsferry-bench-"))
+    failed = []
+    try:
+        failed = run(options, tunnels(options), directory)
+    except PairError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if failed:
+            print(f"logs: {directory}", file=sys.stderr)
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
     return 1 if failed else 0
 
 

@@ -9,7 +9,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from pair import end_with_parent, free_port
+from pair import PairError, end_with_parent, free_port
 from processes import children, cpu_seconds
 
 SMALL_BYTES = 1024
@@ -103,7 +103,7 @@ class Origin:
             except OSError:
                 if self.nginx.poll() is not None or time.monotonic() > deadline:
                     log = (self.directory / "nginx.log").read_text(errors="replace")
-                    raise RuntimeError(f"nginx doesn't answer on port {self.port}: {log[-500:]}") from None
+                    raise PairError(f"nginx doesn't answer on port {self.port}: {log[-500:]}") from None
                 time.sleep(0.02)
 
     @property

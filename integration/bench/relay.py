@@ -1,17 +1,15 @@
-"""A TCP relay that adds distance and counts bytes.
+"""A TCP relay that adds distance.
 
     relay.py [--delay MILLISECONDS]
 
-It prints the port that it listens on, and reads the port to connect to from standard input. Each further line there is
-answered with the bytes that have passed so far, as JSON; at the end of standard input it ends. Opening a connection takes a
-round trip too: what the client sends first waits two delays longer, as it would for the SYN of a distant peer. There is no
-limit of bandwidth, and no loss.
+It prints the port that it listens on, and reads the port to connect to from standard input, at whose end it ends. Opening
+a connection takes a round trip too: what the client sends first waits two delays longer, as it would for the SYN of a
+distant peer. There is no limit of bandwidth, and no loss.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import select
 import socket
 import sys
@@ -42,18 +40,17 @@ class Direction:
     def due(self) -> float | None:
         return self.queue[0][0] if self.queue else None
 
-    def receive(self, now: float) -> int:
+    def receive(self, now: float) -> None:
         try:
             piece = self.source.recv(CHUNK)
         except BlockingIOError:
-            return 0
+            return
         except OSError:
             piece = b""
         # An empty piece stands for the end, which takes as long to arrive.
         self.source_open = bool(piece)
         self.queue.append((max(now, self.open_at) + self.delay, memoryview(piece)))
         self.queued += len(piece)
-        return len(piece)
 
     def send(self, now: float) -> None:
         while self.queue and self.queue[0][0] <= now:
@@ -89,9 +86,6 @@ class Relay:
         self.delay = delay
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.connections: list[tuple[Direction, Direction]] = []
-        self.opened = 0
-        self.up = 0
-        self.down = 0
 
     def accept(self, now: float) -> None:
         near, _ = self.listener.accept()
@@ -105,7 +99,6 @@ class Relay:
             side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         opened = now + 2 * self.delay
         self.connections.append((Direction(near, far, self.delay, opened), Direction(far, near, self.delay, now)))
-        self.opened += 1
 
     def forget_closed(self) -> None:
         for up, down in self.connections:
@@ -113,13 +106,6 @@ class Relay:
                 up.source.close()
                 up.sink.close()
         self.connections = [pair for pair in self.connections if pair[0].sink_open or pair[1].sink_open]
-
-    def report(self) -> bool:
-        """Answers a line of standard input; false at its end."""
-        if not sys.stdin.readline():
-            return False
-        print(json.dumps({"opened": self.opened, "up": self.up, "down": self.down}), flush=True)
-        return True
 
     def run(self) -> None:
         while True:
@@ -136,9 +122,9 @@ class Relay:
             ready = set(readable)
             for up, down in self.connections:
                 if up.wants_input() and up.source in ready:
-                    self.up += up.receive(now)
+                    up.receive(now)
                 if down.wants_input() and down.source in ready:
-                    self.down += down.receive(now)
+                    down.receive(now)
             # Also what has just arrived, where there is no delay.
             blocked = set(late) - set(writable)
             for direction in directions:
@@ -146,7 +132,7 @@ class Relay:
                     direction.send(now)
             if self.listener in ready:
                 self.accept(now)
-            if sys.stdin in ready and not self.report():
+            if sys.stdin in ready and not sys.stdin.readline():
                 return
             self.forget_closed()
 

@@ -104,12 +104,6 @@ class Relay:
         self.process.stdin.write(f"{port}\n")
         self.process.stdin.flush()
 
-    def wire_bytes(self) -> int:
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        counts = json.loads(self.process.stdout.readline())
-        return counts["up"] + counts["down"]
-
     def stop(self) -> None:
         self.process.stdin.close()
         self.process.wait(5)
@@ -126,9 +120,13 @@ class Also:
     @property
     def address(self) -> tuple[str, int]:
         parts = urlsplit(self.url)
-        if parts.scheme != "http" or not parts.hostname or parts.path.strip("/"):
+        try:
+            port = parts.port or 80
+        except ValueError:
+            port = 0
+        if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or not port:
             raise pairs.PairError(f"--also {self.name}: {self.url!r} is not http://HOST:PORT")
-        return parts.hostname, parts.port or 80
+        return parts.hostname, port
 
     def start(self) -> None:
         """It is running, the user says; whether it leads to the origin shows with the first request."""

@@ -15,7 +15,6 @@ from . import Data, End, Event, Exchange, Fields, Gone, RequestHead, Reset, Resp
 READ = 1 << 16  # bytes at a time
 STREAM_WINDOW = 1 << 20  # bytes
 CONNECTION_WINDOW = 1 << 24  # bytes
-CONNECTION_LIMIT = (1 << 31) - 1  # bytes, RFC 9113 section 6.9.1
 
 
 class Connection:
