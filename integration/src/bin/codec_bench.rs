@@ -138,6 +138,7 @@ impl Pair {
         http2
     }
 
+    /// The built module doesn't say that it has closed: what comes out of it has to be looked at, too.
     fn check(&self) {
         assert_eq!(self.near.closed(), None, "the near end has closed");
         assert_eq!(self.far.closed(), None, "the far end has closed");
@@ -211,10 +212,12 @@ fn header_lists(pair: &mut Pair) {
         let block = request_block(&mut client, number);
         let stream = number * 2 + 1;
         let request = pair.request(&frame(HEADERS, END_STREAM | END_HEADERS, stream, &block));
+        assert!(!request.is_empty(), "request {number} doesn't arrive");
         // The stream's number on the far side is the converter's choice; the frame is the last there is.
         let there = u32::from_be_bytes(request[5..9].try_into().unwrap());
         let block = response_block(&mut server, number);
-        pair.response(&frame(HEADERS, END_STREAM | END_HEADERS, there, &block));
+        let response = pair.response(&frame(HEADERS, END_STREAM | END_HEADERS, there, &block));
+        assert!(!response.is_empty(), "response {number} doesn't arrive");
     }
     pair.check();
     for cost in &mut pair.costs {
@@ -232,9 +235,13 @@ fn bodies(pair: &mut Pair) {
     pair.costs = [Cost::default(); 4];
     let up = frame(DATA, 0, 1, &[b'x'; FRAME_BYTES]).repeat(FRAMES);
     let down = frame(DATA, 0, there, &[b'x'; FRAME_BYTES]).repeat(FRAMES);
-    for _ in 0..BODIES {
-        pair.request(&up);
-        pair.response(&down);
+    for number in 0..BODIES {
+        for arrived in [pair.request(&up), pair.response(&down)] {
+            assert!(
+                arrived.len() >= FRAME_BYTES * FRAMES,
+                "input {number} doesn't arrive"
+            );
+        }
     }
     pair.check();
     for cost in &mut pair.costs {
