@@ -22,18 +22,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use integration::end::{End, NativeEnd};
+use integration::raw::{PREFACE, frame, settings, window_update};
+use integration::suite::{FAR, NEAR};
 use integration::wasm_end::WasmEnd;
 use integration::wasm_host::Vm;
 use loona_hpack::Encoder;
 use serde_json::{Value, json};
 
-const NEAR: &str = r#"{"role": "near"}"#;
-const FAR: &str = r#"{"role": "far"}"#;
-
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
-const WINDOW_UPDATE: u8 = 8;
 const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -106,13 +104,10 @@ impl Pair {
             far,
             costs: [Cost::default(); 4],
         };
-        let mut settings = vec![0, 4];
-        settings.extend(WINDOW.to_be_bytes());
-        let settings = frame(SETTINGS, 0, 0, &settings);
-        let window = frame(WINDOW_UPDATE, 0, 0, &(WINDOW - 65_535).to_be_bytes());
+        let settings = settings(&[(4, WINDOW)]);
+        let window = window_update(0, WINDOW - 65_535);
         let ack = frame(SETTINGS, ACK, 0, &[]);
-        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-        pair.request(&[&preface[..], &settings, &window].concat());
+        pair.request(&[PREFACE, &settings, &window].concat());
         pair.response(&[&settings[..], &ack, &window].concat());
         pair.request(&ack);
         pair.check();
@@ -149,15 +144,6 @@ fn timed(work: impl FnOnce()) -> Duration {
     let start = Instant::now();
     work();
     start.elapsed()
-}
-
-/// An HTTP/2 frame (RFC 9113 §4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut bytes = vec![length[1], length[2], length[3], kind, flags];
-    bytes.extend(stream.to_be_bytes());
-    bytes.extend(payload);
-    bytes
 }
 
 /// A browser's request: all the same but the path's end and the request id.
