@@ -13,7 +13,7 @@ use wasmtime::{Instance, Linker, Store, WasmParams, WasmResults};
 
 pub use calls::{HttpCall, SharedData};
 use module::module;
-pub use module::{imports, module_path};
+pub use module::module_path;
 
 /// The clock of each VM at its start.
 const START: Duration = Duration::from_secs(1_800_000_000);

@@ -1,4 +1,4 @@
-//! The built module: where it lies, and what it imports.
+//! The built module, and where it lies.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -27,12 +27,4 @@ pub(super) fn module() -> &'static Module {
         let engine = Engine::new(&Config::new()).expect("an engine");
         Module::new(&engine, &bytes).expect("a valid module")
     })
-}
-
-/// The functions that the module imports, as `module.name`.
-pub fn imports() -> Vec<String> {
-    module()
-        .imports()
-        .map(|import| format!("{}.{}", import.module(), import.name()))
-        .collect()
 }
