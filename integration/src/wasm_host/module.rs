@@ -5,16 +5,16 @@ use std::sync::OnceLock;
 
 use wasmtime::{Config, Engine, Module};
 
-/// Where the built module lies: `WSFERRY_WASM`, or where `scripts/build` puts it.
+/// Where the built module lies: `WSFERRY_WASM`, or where `scripts/build` puts it. Relative paths are those of the workspace's
+/// root, where cargo is called, and not of this package, where it starts tests.
 pub fn module_path() -> PathBuf {
+    let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     if let Some(path) = std::env::var_os("WSFERRY_WASM") {
-        return PathBuf::from(path);
+        return root.join(path);
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"),
-        PathBuf::from,
-    );
-    target.join("wasm32-unknown-unknown/release/wsferry.wasm")
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    root.join(target)
+        .join("wasm32-unknown-unknown/release/wsferry.wasm")
 }
 
 /// Compiled once for all VMs.
