@@ -94,6 +94,20 @@ fn open(vm: &mut Vm) -> u32 {
     only_call(vm)
 }
 
+/// Lets seconds pass, each after this, until three probes found no room.
+fn refuse_three_probes(vm: &mut Vm, mut each_second: impl FnMut(&mut Vm)) {
+    vm.refuse_calls(true);
+    for _ in 0..60 {
+        if vm.metric("wsferry_probes_unsent") >= Some(3) {
+            return;
+        }
+        each_second(vm);
+        vm.advance(SECOND).unwrap();
+    }
+    let unsent = vm.metric("wsferry_probes_unsent");
+    panic!("three probes find no room within a minute: {unsent:?}");
+}
+
 fn up(vm: &Vm) -> Option<u64> {
     vm.metric("wsferry_tunnel_far_up")
 }
@@ -171,11 +185,9 @@ fn a_probe_that_finds_no_room_has_requests_go_over_plain_http() {
     let mut vm = start(r#", "failures": {"consecutive": 1}"#, &SharedData::default());
     let probe = open(&mut vm);
     vm.answer_call(probe, 204).unwrap();
-    vm.refuse_calls(true);
-    while vm.metric("wsferry_probes_unsent") < Some(3) {
-        exchange(&mut vm);
-        vm.advance(SECOND).unwrap();
-    }
+    refuse_three_probes(&mut vm, |vm| {
+        exchange(vm);
+    });
     assert_eq!(exchange(&mut vm), "http suspect");
     assert!(logged(
         &vm,
@@ -200,10 +212,7 @@ fn in_mode_always_a_probe_that_finds_no_room_says_nothing() {
     vm.advance(SECOND / 10).unwrap();
     let probe = only_call(&vm);
     vm.answer_call(probe, 204).unwrap();
-    vm.refuse_calls(true);
-    while vm.metric("wsferry_probes_unsent") < Some(3) {
-        vm.advance(SECOND).unwrap();
-    }
+    refuse_three_probes(&mut vm, |_| {});
     let context = vm.open_stream().unwrap();
     let Headers::Continue(headers) = vm.request_headers(context, request(), true).unwrap() else {
         panic!("the request doesn't go on");
