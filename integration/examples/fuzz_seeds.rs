@@ -11,11 +11,10 @@
 use std::fs;
 use std::path::PathBuf;
 
-use integration::chunking::Chunking;
-use integration::end::NativeEnd;
-use integration::exact::play_exactly;
+use integration::bad_input::payloads;
 use integration::pair::Traffic;
-use integration::suite::{FAR, NEAR, in_memory};
+use integration::suite::native_traffic;
+use wsferry::websocket::Sender;
 
 /// Scenarios whose traffic is small and of many kinds.
 const SCENARIOS: [&str; 14] = [
@@ -39,15 +38,8 @@ const SCENARIOS: [&str; 14] = [
 const CHUNK: usize = 200;
 
 fn main() {
-    let scenarios = in_memory();
     for name in SCENARIOS {
-        let scenario = scenarios
-            .iter()
-            .find(|scenario| scenario.name == name)
-            .unwrap_or_else(|| panic!("no scenario {name}"));
-        let (near, far) = (NativeEnd::new(NEAR), NativeEnd::new(FAR));
-        let traffic = play_exactly(scenario, near, far, &Chunking::AsIs);
-        seeds_of(name, &traffic);
+        seeds_of(name, &native_traffic(name));
     }
 }
 
@@ -99,15 +91,11 @@ fn seeds_of(name: &str, traffic: &Traffic) {
         write("hpack_decoder", &format!("{name}_{end}"), &seed);
     }
     for (end, websocket, sender) in [
-        (
-            "near",
-            &traffic.near_websocket,
-            wsferry::websocket::Sender::Client,
-        ),
-        ("far", &traffic.far_websocket, wsferry::websocket::Sender::Server),
+        ("near", &traffic.near_websocket, Sender::Client),
+        ("far", &traffic.far_websocket, Sender::Server),
     ] {
         let mut seed = vec![3];
-        for message in messages(websocket, sender) {
+        for message in payloads(websocket, sender) {
             seed.extend((message.len() as u16).to_be_bytes());
             seed.extend(message);
         }
@@ -159,19 +147,4 @@ fn header_blocks(mut bytes: &[u8]) -> Vec<Vec<u8>> {
         bytes = &bytes[9 + length..];
     }
     blocks
-}
-
-/// Payloads of WebSocket messages.
-fn messages(bytes: &[u8], sender: wsferry::websocket::Sender) -> Vec<Vec<u8>> {
-    let mut reader = wsferry::websocket::Reader::new(sender, 1 << 20);
-    let mut bytes = bytes.to_vec();
-    let (mut position, mut messages, mut message) = (0, Vec::new(), Vec::new());
-    while let Some(event) = reader.next(&mut bytes, &mut position).expect("valid frames") {
-        match event {
-            wsferry::websocket::Event::Payload(range) => message.extend_from_slice(&bytes[range]),
-            wsferry::websocket::Event::MessageEnd => messages.push(std::mem::take(&mut message)),
-            _ => {}
-        }
-    }
-    messages
 }

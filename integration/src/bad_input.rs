@@ -2,6 +2,7 @@
 //! code and reason, reset its streams, touch nothing else.
 
 use serde::Deserialize;
+use wsferry::websocket;
 
 use crate::end::End;
 use crate::raw::{Codec, Frame, data};
@@ -76,6 +77,24 @@ pub const KEY: [u8; 4] = [0x12, 0x9a, 0xfe, 0x01];
 /// A binary message as an end of the other role sends it.
 pub fn message_to(near: bool, payload: &[u8]) -> Vec<u8> {
     frame(0x82, (!near).then_some(KEY), payload)
+}
+
+/// Payloads of the messages in WebSocket bytes that are right, each in one piece.
+///
+/// # Panics
+/// They aren't right, for the filter's own reader.
+pub fn payloads(bytes: &[u8], sender: websocket::Sender) -> Vec<Vec<u8>> {
+    let mut reader = websocket::Reader::new(sender, 1 << 20);
+    let (mut bytes, mut position) = (bytes.to_vec(), 0);
+    let (mut all, mut one) = (Vec::new(), Vec::new());
+    while let Some(event) = reader.next(&mut bytes, &mut position).expect("valid frames") {
+        match event {
+            websocket::Event::Payload(range) => one.extend_from_slice(&bytes[range]),
+            websocket::Event::MessageEnd => all.push(std::mem::take(&mut one)),
+            _ => {}
+        }
+    }
+    all
 }
 
 /// Hexadecimal with spaces, in which `XX*N` is a byte N times, as in the vectors.

@@ -1,7 +1,7 @@
 //! The scenario list with every chunking, over whatever ends a driver makes.
 
 use crate::chunking::Chunking;
-use crate::end::End;
+use crate::end::{End, NativeEnd};
 use crate::exact::play_exactly;
 use crate::pair::{Joint, Traffic};
 use crate::play::{h2_can_send, play};
@@ -27,7 +27,7 @@ pub const NEAR: &str = r#"{"role": "near"}"#;
 pub const FAR: &str = r#"{"role": "far"}"#;
 
 /// The scenarios of this level.
-pub fn in_memory() -> Vec<Scenario> {
+fn in_memory() -> Vec<Scenario> {
     let mut scenarios = all();
     scenarios.retain(|scenario| scenario.only.contains(&Level::Memory));
     scenarios
@@ -73,18 +73,34 @@ pub fn play_all_exactly<N: End, F: End>(mut ends: impl FnMut() -> (N, F)) {
     }
 }
 
+/// The scenario of this name.
+///
+/// # Panics
+/// There is none.
+pub fn scenario(name: &str) -> Scenario {
+    in_memory()
+        .into_iter()
+        .find(|scenario| scenario.name == name)
+        .unwrap_or_else(|| panic!("no scenario {name}"))
+}
+
+/// What crosses between native ends in the scenario of this name.
+///
+/// # Panics
+/// There is none, or it failed.
+pub fn native_traffic(name: &str) -> Traffic {
+    let (near, far) = (NativeEnd::new(NEAR), NativeEnd::new(FAR));
+    play_exactly(&scenario(name), near, far, &Chunking::AsIs)
+}
+
 /// Plays small scenarios once for each place at which each stream of bytes can be cut in two. `step`
 /// leaves out places, for ends that are slow.
 ///
 /// # Panics
 /// A scenario failed; its name is printed before.
 pub fn play_split_everywhere<N: End, F: End>(step: usize, mut ends: impl FnMut() -> (N, F)) {
-    let scenarios = in_memory();
     for name in SPLIT_EVERYWHERE {
-        let scenario = scenarios
-            .iter()
-            .find(|scenario| scenario.name == name)
-            .unwrap_or_else(|| panic!("no scenario {name}"));
+        let scenario = &scenario(name);
         let (near, far) = ends();
         let longest = longest(&play_exactly(scenario, near, far, &Chunking::AsIs));
         println!("{name}: {longest} places");

@@ -15,17 +15,17 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::OnceLock;
 
-use integration::bad_input::{close_frame, message_to};
+use integration::bad_input::{close_frame, message_to, payloads};
 use integration::chunking::Chunking;
 use integration::end::{End, NativeEnd};
-use integration::exact::play_exactly;
 use integration::pair::Traffic;
 use integration::raw::Codec;
-use integration::suite::{FAR, NEAR, in_memory};
+use integration::suite::{FAR, NEAR, native_traffic};
 use integration::wasm_end::WasmEnd;
 use integration::wasm_host::Vm;
 use proptest::prelude::*;
 use proptest::sample::Index;
+use wsferry::websocket::Sender;
 
 const SCENARIOS: [&str; 6] = [
     "values_that_look_typed",
@@ -38,21 +38,7 @@ const SCENARIOS: [&str; 6] = [
 
 fn traffic() -> &'static [Traffic] {
     static TRAFFIC: OnceLock<Vec<Traffic>> = OnceLock::new();
-    TRAFFIC.get_or_init(|| {
-        let scenarios = in_memory();
-        SCENARIOS
-            .iter()
-            .map(|name| {
-                let scenario = scenarios.iter().find(|scenario| scenario.name == *name).unwrap();
-                play_exactly(
-                    scenario,
-                    NativeEnd::new(NEAR),
-                    NativeEnd::new(FAR),
-                    &Chunking::AsIs,
-                )
-            })
-            .collect()
-    })
+    TRAFFIC.get_or_init(|| SCENARIOS.map(native_traffic).into())
 }
 
 #[derive(Debug, Clone)]
@@ -101,26 +87,6 @@ fn fault() -> impl Strategy<Value = Fault> {
     ]
 }
 
-/// Payloads of the messages in hand-taken-apart WebSocket bytes, in one.
-fn payloads(bytes: &[u8], near: bool) -> Vec<Vec<u8>> {
-    let sender = if near {
-        wsferry::websocket::Sender::Server
-    } else {
-        wsferry::websocket::Sender::Client
-    };
-    let mut reader = wsferry::websocket::Reader::new(sender, 1 << 20);
-    let (mut bytes, mut position) = (bytes.to_vec(), 0);
-    let (mut all, mut one) = (Vec::new(), Vec::new());
-    while let Some(event) = reader.next(&mut bytes, &mut position).unwrap() {
-        match event {
-            wsferry::websocket::Event::Payload(range) => one.extend_from_slice(&bytes[range]),
-            wsferry::websocket::Event::MessageEnd => all.push(std::mem::take(&mut one)),
-            _ => {}
-        }
-    }
-    all
-}
-
 /// Plays one side's recorded bytes, with faults, to an end.
 fn suffer(
     traffic: &Traffic,
@@ -130,14 +96,14 @@ fn suffer(
     chunking: &mut Chunking,
     end: &mut impl End,
 ) {
-    let recorded = if near {
-        &traffic.far_websocket
+    let (recorded, sender) = if near {
+        (&traffic.far_websocket, Sender::Server)
     } else {
-        &traffic.near_websocket
+        (&traffic.near_websocket, Sender::Client)
     };
     let bytes = if inside {
         // Faults in the messages, in frames that are right.
-        let mut messages = payloads(recorded, near);
+        let mut messages = payloads(recorded, sender);
         for (number, fault) in faults.iter().enumerate() {
             let count = messages.len();
             fault.apply(&mut messages[(number * 7 + faults.len()) % count]);

@@ -19,7 +19,7 @@ use integration::chunking::Chunking;
 use integration::end::End;
 use integration::exact::play_exactly;
 use integration::raw::{Codec, Fields, Frame, Line, PREFACE, data, ping, settings};
-use integration::suite::in_memory;
+use integration::suite::scenario;
 use integration::wasm_connection::{
     FAR, Handshaken, NEAR, REQUEST, WasmConnection, field_of, granted, split_head,
 };
@@ -566,16 +566,12 @@ fn a_codec_that_hangs_up_says_close() {
 #[test]
 fn a_thousand_connections_leave_no_memory_behind() {
     let (near, far) = (start(NEAR), start(FAR));
-    let scenarios = in_memory();
-    let scenario = scenarios
-        .iter()
-        .find(|scenario| scenario.name == "repeated_fields")
-        .expect("a scenario");
+    let scenario = scenario("repeated_fields");
     let bytes = || near.borrow_mut().memory_bytes() + far.borrow_mut().memory_bytes();
     let mut after_first = 0;
     for round in 0..1_000 {
         let (near_end, far_end) = WasmConnection::connect(&near, &far).unwrap();
-        play_exactly(scenario, near_end, far_end, &Chunking::AsIs);
+        play_exactly(&scenario, near_end, far_end, &Chunking::AsIs);
         if round == 20 {
             after_first = bytes();
         }

@@ -19,8 +19,7 @@ use integration::chunking::Chunking;
 use integration::end::End;
 use integration::exact::play_exactly;
 use integration::raw::Line;
-use integration::scenario::Scenario;
-use integration::suite::{FAR, NEAR, in_memory};
+use integration::suite::{FAR, NEAR, scenario};
 use integration::wasm_end::{WasmEnd, handshake_request, tunnel_request, upstream_answer};
 use integration::wasm_host::{HeaderMap, Headers, Vm, field, header_map};
 
@@ -28,13 +27,6 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn start(configuration: &str) -> Rc<RefCell<Vm>> {
     Rc::new(RefCell::new(Vm::start(configuration).expect("a VM")))
-}
-
-fn scenario(name: &str) -> Scenario {
-    in_memory()
-        .into_iter()
-        .find(|scenario| scenario.name == name)
-        .expect("a scenario")
 }
 
 fn metric(vm: &Rc<RefCell<Vm>>, name: &str) -> u64 {
