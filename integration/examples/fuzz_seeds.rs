@@ -1,4 +1,5 @@
-//! Makes the seeds of the fuzz targets from real traffic: `cargo run -p integration --example fuzz_seeds`.
+//! Makes seeds of real traffic, for the fuzz targets that take such: `cargo run -p integration --example fuzz_seeds`. Those of
+//! `handshake` and `connection_manager` are written by hand.
 
 #![allow(
     clippy::expect_used,

@@ -1,4 +1,5 @@
-//! Bad input to the native converter, the same table as for the built module in `wasm.rs`.
+//! Bad input to the native converter, the same table as for the built module in `wasm_plugin.rs` and
+//! `wasm_network_filter.rs`.
 
 #![allow(
     clippy::unwrap_used,
