@@ -80,8 +80,8 @@ pub struct Load {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failures {
     /// So many failed requests and probes in a row take the tunnel out of use. From the first one on,
-    /// mode adaptive sends new requests over plain HTTP, until a probe or a request passes. 1 to 100;
-    /// default 3.
+    /// mode adaptive sends new requests over plain HTTP, until a probe passes: requests that entered
+    /// before the failure say nothing, and no others enter. 1 to 100; default 3.
     pub consecutive: u32,
     /// Back-off after the first time, milliseconds; it doubles each time. 10 to 60,000; default 500.
     pub base_backoff_ms: u32,

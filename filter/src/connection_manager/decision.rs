@@ -30,7 +30,7 @@ pub enum Reason {
     Cold,
     /// The tunnel is being opened.
     Opening,
-    /// A request or a probe has just failed, and none has passed since.
+    /// In doubt: no probe has passed since a failure, a retry, the end of a WebSocket or a full circuit breaker.
     Suspect,
     /// The tunnel failed and isn't tried again yet.
     Backoff,

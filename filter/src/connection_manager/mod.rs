@@ -1,6 +1,6 @@
 //! Which way a request goes: through the WebSocket, or over plain HTTP.
 //!
-//! The connection manager is an HTTP filter of the near listener. It writes its decision into a
+//! The connection manager is an HTTP filter of listener `ingress`. It writes its decision into a
 //! request header that routes match. Everything here is pure: the time, the randomness and the shared
 //! knowledge are arguments, and what is to be done comes back as a value; `plugin` does it.
 //!

@@ -1,4 +1,4 @@
-//! One request of the near listener: its way is decided, and what becomes of it is observed.
+//! One request of listener `ingress`: its way is decided, and what becomes of it is observed.
 
 use std::rc::Rc;
 
