@@ -316,7 +316,25 @@ async fn origin(
     assert!(before.is_none(), "a request that arrived twice");
 }
 
-async fn serve(plan: Rc<Plan>, io: tokio::io::DuplexStream, seen: Seen) {
+/// Sends PINGs at their times; each must be answered, unless the connection may go away meanwhile.
+async fn send_pings(mut pings: h2::PingPong, plan: Rc<Plan>) {
+    for at in &plan.pings {
+        sleep(Duration::from_millis(*at)).await;
+        let pong = pings.ping(h2::Ping::opaque()).await;
+        assert!(
+            pong.is_ok() || plan.goaway_at.is_some(),
+            "a PING without an answer: {pong:?}"
+        );
+    }
+}
+
+/// Tells through `answered` that all its PINGs are.
+async fn serve(
+    plan: Rc<Plan>,
+    io: tokio::io::DuplexStream,
+    seen: Seen,
+    answered: tokio::sync::oneshot::Sender<()>,
+) {
     let mut builder = h2::server::Builder::new();
     builder
         .initial_window_size(plan.server.stream)
@@ -332,15 +350,10 @@ async fn serve(plan: Rc<Plan>, io: tokio::io::DuplexStream, seen: Seen) {
         builder.max_concurrent_streams(max);
     }
     let mut connection = builder.handshake::<_, Bytes>(io).await.expect("a server");
-    let mut pings = connection.ping_pong().expect("pings");
-    let times = plan.pings.clone();
+    let pings = send_pings(connection.ping_pong().expect("pings"), Rc::clone(&plan));
     let pinging = tokio::task::spawn_local(async move {
-        for at in times {
-            sleep(Duration::from_millis(at)).await;
-            if pings.ping(h2::Ping::opaque()).await.is_err() {
-                return;
-            }
-        }
+        pings.await;
+        let _ = answered.send(());
     });
     let goaway = sleep(Duration::from_millis(
         plan.goaway_at.unwrap_or(u64::from(u32::MAX)),
@@ -377,7 +390,9 @@ pub fn check(plan: &Plan, near: impl End + 'static, far: impl End + 'static, joi
     run(async {
         let (client_io, server_io, pair) = join(near, far, joint);
         let seen = Seen::default();
-        let server = tokio::task::spawn_local(serve(Rc::clone(&plan), server_io, Rc::clone(&seen)));
+        let (answered, all_answered) = tokio::sync::oneshot::channel();
+        let server = serve(Rc::clone(&plan), server_io, Rc::clone(&seen), answered);
+        let server = tokio::task::spawn_local(server);
         let (requests, mut connection) = h2::client::Builder::new()
             .initial_window_size(plan.client.stream)
             .initial_connection_window_size(plan.client.connection)
@@ -391,17 +406,9 @@ pub fn check(plan: &Plan, near: impl End + 'static, far: impl End + 'static, joi
             .handshake::<_, Bytes>(client_io)
             .await
             .expect("a client");
-        let mut pings = connection.ping_pong().expect("pings");
+        let pings = send_pings(connection.ping_pong().expect("pings"), Rc::clone(&plan));
         let connection = tokio::task::spawn_local(connection);
-        let times = plan.pings.clone();
-        let goes_away = plan.goaway_at.is_some();
-        let pinging = tokio::task::spawn_local(async move {
-            for at in times {
-                sleep(Duration::from_millis(at)).await;
-                let pong = pings.ping(h2::Ping::opaque()).await;
-                assert!(pong.is_ok() || goes_away, "a PING without an answer: {pong:?}");
-            }
-        });
+        let pinging = tokio::task::spawn_local(pings);
         let clients: Vec<_> = plan
             .exchanges
             .iter()
@@ -413,8 +420,9 @@ pub fn check(plan: &Plan, near: impl End + 'static, far: impl End + 'static, joi
         for client in clients {
             outcomes.push(client.await.expect("a client that doesn't panic"));
         }
-        if !goes_away {
-            pinging.await.expect("answered PINGs");
+        if plan.goaway_at.is_none() {
+            pinging.await.expect("answers to the client's PINGs");
+            all_answered.await.expect("answers to the server's PINGs");
         }
         drop(requests);
         let _ = connection.await.expect("a connection that doesn't panic");
