@@ -336,16 +336,38 @@ fn an_idle_websocket_keeps_little_of_what_it_was() {
     }
 }
 
+/// A request of that stream.
+fn request(stream: u16) -> Vec<u8> {
+    with_stream(0x88, 0, stream, &[0xf4, 0, 1, 0x61, b'a', 0x61, b'/', 0x80])
+}
+
+/// A reset of that stream.
+fn reset(stream: u16) -> Vec<u8> {
+    with_stream(0x83, 4, stream, &[8])
+}
+
+/// A message of this type whose second item is a stream.
+fn with_stream(array: u8, kind: u8, stream: u16, rest: &[u8]) -> Vec<u8> {
+    let [high, low] = stream.to_be_bytes();
+    let mut message = vec![array, kind];
+    match stream {
+        0..24 => message.push(low),
+        24..256 => message.extend([0x18, low]),
+        _ => message.extend([0x19, high, low]),
+    }
+    message.extend(rest);
+    message
+}
+
 /// What a hostile near end sends to a far end: messages over and over, whether they are answered or not.
-fn flood(payload: &[u8], times: usize) -> (isize, Option<Closed>) {
+fn flood(payloads: impl IntoIterator<Item = Vec<u8>>) -> (isize, Option<Closed>) {
     let mut closed = None;
-    let frame = message_to(false, payload);
     let bytes = most(|| {
         let mut end = Counted::new(FAR);
         let mut http2 = Vec::new();
-        for _ in 0..times {
+        for payload in payloads {
             http2.clear();
-            end.websocket_input(&frame, &mut http2);
+            end.websocket_input(&message_to(false, &payload), &mut http2);
         }
         closed = end.closed();
     });
@@ -354,33 +376,36 @@ fn flood(payload: &[u8], times: usize) -> (isize, Option<Closed>) {
 
 #[test]
 fn floods_are_bounded() {
-    for (name, payload) in [
-        // Credits for streams that are gone, acknowledgements, settings, resets.
-        ("acknowledgements", b"\x81\x07".repeat(1_000)),
-        ("settings", b"\x82\x06\xa0".repeat(1_000)),
-        ("credits", b"\x83\x05\x20\x01".repeat(1_000)),
-        ("unknown types", b"\x82\x18\x40\x00".repeat(1_000)),
-        ("goaways", b"\x83\x08\x00\x00".repeat(1_000)),
+    let gone = [request(0), reset(0)].concat();
+    for (name, first, payload) in [
+        ("acknowledgements", &[][..], &b"\x81\x07"[..]),
+        ("settings", &[], b"\x82\x06\xa0"),
+        ("credits for the connection", &[], b"\x83\x05\x20\x01"),
+        ("credits for a stream that is gone", &gone, b"\x83\x05\x00\x01"),
+        ("resets of a stream that is gone", &gone, b"\x83\x04\x00\x08"),
+        ("unknown types", &[], b"\x82\x18\x40\x00"),
+        ("goaways", &[], b"\x83\x08\x00\x00"),
     ] {
-        let (bytes, closed) = flood(&payload, 500);
+        let payloads = std::iter::repeat_n(payload.repeat(1_000), 500);
+        let (bytes, closed) = flood(std::iter::once(first.to_vec()).chain(payloads));
         println!("{name}: {bytes} bytes at most, {closed:?}");
         assert!(bytes < 4 << 20, "{name}: {bytes} bytes");
     }
+    // Requests that are taken back at once; stream identifiers wrap on the way.
+    let (bytes, closed) = flood((0..100_000u32).map(|number| {
+        let stream = (number % 0x1_0000) as u16;
+        [request(stream), reset(stream)].concat()
+    }));
+    println!("requests with resets: {bytes} bytes at most, {closed:?}");
+    assert_eq!(closed, None, "requests with resets");
+    assert!(bytes < 4 << 20, "requests with resets: {bytes} bytes");
     // More streams than are allowed.
     let bytes = most(|| {
         let mut end = Counted::new(FAR);
         let mut http2 = Vec::new();
         for stream in 0..60_000u16 {
-            let [high, low] = stream.to_be_bytes();
-            let mut request = vec![0x88, 0];
-            match stream {
-                0..24 => request.push(low),
-                24..256 => request.extend([0x18, low]),
-                _ => request.extend([0x19, high, low]),
-            }
-            request.extend([0xf4, 0, 1, 0x61, b'a', 0x61, b'/', 0x80]);
             http2.clear();
-            end.websocket_input(&message_to(false, &request), &mut http2);
+            end.websocket_input(&message_to(false, &request(stream)), &mut http2);
             assert!(end.0.converter().open_streams() <= 16_384);
         }
         // Nothing moves the other way here, so the refusals pile up till it is too much.
