@@ -3,7 +3,6 @@ where other addresses and time-outs are filled in."""
 
 from __future__ import annotations
 
-import getpass
 import os
 import signal
 import socket
@@ -13,6 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from origins.process import nginx_account
 from pair import ROOT, end_with_parent, find_binary, free_port
 
 READY_TIMEOUT = 15.0  # seconds
@@ -74,7 +74,7 @@ class Intermediary:
     def nginx_of_ours(self, text: str) -> str:
         """It stays in the foreground, keeps its files with us, and, started by root, its account."""
         text = text.replace("../.cache/tls", f"{ROOT}/.cache/tls")
-        main = f"user {getpass.getuser()};\ndaemon off;\npid {self.directory}/pid;\n"
+        main = f"{nginx_account()}\ndaemon off;\npid {self.directory}/pid;\n"
         http = "".join(
             f"    {what}_temp_path {self.directory}/{what};\n"
             for what in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import os
 import socket
 import subprocess
 import sys
@@ -47,13 +48,18 @@ def python_origin(name: str) -> Iterator[int]:
         yield int(line[1])
 
 
+def nginx_account() -> str:
+    """Of root, nginx would make nobody, who may not read our files; anybody else stays who he is, and hears a warning."""
+    return f"user {getpass.getuser()};" if os.getuid() == 0 else ""
+
+
 @contextlib.contextmanager
 def nginx(directory: Path, files: Path, application: int, websocket: int) -> Iterator[int]:
     """Runs nginx with the files in `files`, in front of the two other origins; gives its port."""
     port = free_port()
     text = (HERE / "nginx.conf").read_text()
     words = {
-        "ACCOUNT": getpass.getuser(),  # of root, nginx would make nobody, who may not read the files
+        "ACCOUNT": nginx_account(),
         "DIRECTORY": directory,
         "FILES": files,
         "PORT": port,
