@@ -88,6 +88,21 @@ fn the_smallest_configuration_has_the_documented_defaults() {
 }
 
 #[test]
+fn mode_always_asks_a_target_without_converter_sooner() {
+    let ttl_ms = |mode: &str, given: Option<u32>| {
+        let mut config = minimal();
+        config["tunnels"][0]["mode"] = json!(mode);
+        if let Some(given) = given {
+            config["tunnels"][0]["no_converter_ttl_ms"] = json!(given);
+        }
+        parse(&config).unwrap().tunnels[0].no_converter_ttl_ms
+    };
+    assert_eq!(ttl_ms("always", None), 10_000);
+    assert_eq!(ttl_ms("adaptive", None), 300_000);
+    assert_eq!(ttl_ms("always", Some(300_000)), 300_000);
+}
+
+#[test]
 fn the_role_chooses_the_kind() {
     let parse = |json: &str| PluginConfig::parse(json.as_bytes());
     assert!(matches!(

@@ -117,7 +117,8 @@ pub struct TunnelConfig {
     /// What failures do.
     pub failures: Failures,
     /// How long a target without converter isn't asked again, milliseconds, by any worker. 1,000 to
-    /// 86,400,000; default 300,000.
+    /// 86,400,000; default 300,000, in mode always 10,000: there requests are refused meanwhile, and the refusal
+    /// may have been that of a proxy on the way, for a moment.
     pub no_converter_ttl_ms: u32,
     /// Probe intervals and back-offs are shortened at random by up to so many percent, so that
     /// workers and Envoys don't act in step. 0 to 90; default 20.
@@ -230,8 +231,13 @@ impl TunnelConfig {
             ("never", Mode::Never),
         ];
         let name = tunnel.required_text("name", TUNNEL_NAME)?;
+        let mode = tunnel.choice("mode", &modes)?.unwrap_or_default();
+        let no_converter_ttl_ms = match mode {
+            Mode::Always => 10_000,
+            Mode::Adaptive | Mode::Never => 300_000,
+        };
         let config = Self {
-            mode: tunnel.choice("mode", &modes)?.unwrap_or_default(),
+            mode,
             matcher: tunnel.object("match", |matcher| Matcher::take(matcher, &name))?,
             name,
             probe: tunnel.object("probe", Probe::take)?,
@@ -239,7 +245,11 @@ impl TunnelConfig {
             close: tunnel.object("close", |close| Rate::take(close, 1, 60_000))?,
             load: tunnel.object("load", Load::take)?,
             failures: tunnel.object("failures", Failures::take)?,
-            no_converter_ttl_ms: tunnel.number("no_converter_ttl_ms", 1_000..=86_400_000, 300_000)?,
+            no_converter_ttl_ms: tunnel.number(
+                "no_converter_ttl_ms",
+                1_000..=86_400_000,
+                no_converter_ttl_ms,
+            )?,
             jitter_percent: tunnel.number("jitter_percent", 0..=90, 20)?,
             eager: tunnel.flag("eager")?,
             max_wait_ms: tunnel.number("max_wait_ms", 0..=60_000, 5_000)?,
