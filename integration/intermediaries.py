@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from origins.process import nginx_account
-from pair import ROOT, end_with_parent, find_binary, free_port
+from pair import ROOT, die_with_parent, end_with_parent, find_binary, free_port
 
 READY_TIMEOUT = 15.0  # seconds
 FAR_PORT = 10001  # as it stands in the files
@@ -99,9 +99,10 @@ class Intermediary:
             "haproxy": [path, "-db", "-f", self.config],
             "squid": [path, "-N", "-d", "1", "-f", self.config],
         }[self.kind.binary]
+        with_parent = end_with_parent if self.kind.binary == "nginx" else die_with_parent
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=end_with_parent
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=with_parent
             )
         deadline = time.monotonic() + READY_TIMEOUT
         while True:
