@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from load import CountingOrigin, Load
-from pair import ROOT, Envoy, Pair, connection_manager, endpoint, listener, set_port, walk
+from pair import ROOT, Envoy, Pair, cluster, connection_manager, endpoint, listener, set_port, walk
 
 PATIENCE = 15.0  # seconds that a state may take to be reached
 
@@ -92,7 +92,7 @@ def services_by_authority(near: dict, authorities: list[str]) -> None:
             if route["route"].get("cluster") == kind:
                 del route["route"]["cluster"]
                 route["route"].update(cluster_header=field, cluster_not_found_response_code="NOT_FOUND")
-        (original,) = [one for one in clusters if one["name"] == kind]
+        original = cluster(near, kind)
         clusters.remove(original)
         for authority in authorities:
             one = copy.deepcopy(original)

@@ -215,7 +215,7 @@ def end_with_parent() -> None:
 
 
 def find_binary(name: str) -> str:
-    """Of what Debian keeps out of the PATH of users, too."""
+    """In PATH, or where Debian has what the PATH of users leaves out."""
     path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
     if path is None:
         raise PairError(f"no {name}; scripts/setup installs it")

@@ -8,6 +8,8 @@ import logging
 import os
 import resource
 import shutil
+import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -123,6 +125,29 @@ def certificates() -> Path:
     return ROOT / ".cache/tls"
 
 
+each_tls_version = pytest.mark.parametrize(
+    "version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["tls1.2", "tls1.3"]
+)
+
+
+def looks_at_each_certificate(port: int, version: ssl.TLSVersion) -> bool:
+    """Whether what listens there, in TLS of this version, has a client show its certificate again for a second connection. In a
+    session that is resumed nobody looks at it, though it may have run out."""
+    directory = ROOT / ".cache/tls"
+    context = ssl.create_default_context(cafile=directory / "ca.pem")
+    context.minimum_version = context.maximum_version = version
+    context.load_cert_chain(directory / "near.pem", directory / "near.key")
+    session = None
+    for _ in range(2):
+        raw = socket.create_connection(("127.0.0.1", port), timeout=5)
+        with raw, context.wrap_socket(raw, server_hostname="far.example", session=session) as connection:
+            # The ticket of TLS 1.3 comes with the answer, if any does.
+            connection.sendall(b"GET / HTTP/1.1\r\nhost: far.example\r\n\r\n")
+            assert connection.recv(4096).startswith(b"HTTP/1.1 ")
+            session, resumed = connection.session, connection.session_reused
+    return not resumed
+
+
 @pytest.fixture(scope="session")
 def stranger(tmp_path_factory) -> Path:
     """The directory of a certificate, stranger.pem and its key, that has the far Envoy's name and no authority but itself."""
@@ -132,6 +157,10 @@ def stranger(tmp_path_factory) -> Path:
     command += ["-keyout", "stranger.key", "-out", "stranger.pem"]
     subprocess.run(command, cwd=directory, check=True, stderr=subprocess.DEVNULL)
     return directory
+
+
+# By whose certificate a far Envoy shows instead of its own: what the near Envoy counts when it refuses it.
+WRONG_CERTIFICATES = {"near": "cluster.far.ssl.fail_verify_san", "stranger": "cluster.far.ssl.fail_verify_error"}
 
 
 def show_certificate(far: dict, whose: str, stranger: Path) -> None:

@@ -18,7 +18,15 @@ from functools import partial
 import pytest
 
 import scenario
-from conftest import CLIENTS, REVERSED, show_certificate, wait_for
+from conftest import (
+    CLIENTS,
+    REVERSED,
+    WRONG_CERTIFICATES,
+    each_tls_version,
+    looks_at_each_certificate,
+    show_certificate,
+    wait_for,
+)
 from endpoints import End, RequestHead, Reset, ResponseHead
 from pair import ROOT, cluster, endpoint, free_port, listener, network_filters
 from plain_peer import read_handshake
@@ -98,10 +106,7 @@ def test_near_envoy_killed(loop, new_pair, origin):
             assert isinstance(event, End)
 
     loop(run())
-    deadline = time.monotonic() + RECOVERY
-    while pair.far.stats()["http.inner.downstream_cx_active"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: not pair.far.stats()["http.inner.downstream_cx_active"])
     pair.near.start()
     pair.wait_ready(RECOVERY)
 
@@ -354,8 +359,8 @@ def test_far_envoy_wants_a_certificate_of_a_near_envoy(variants, certificates, t
             raise ConnectionResetError
 
 
-@pytest.mark.parametrize("whose", ["near", "stranger"])
-def test_near_envoy_wants_the_certificate_of_the_far_envoy(whose, new_pair, web_origins, certificates, stranger):
+@pytest.mark.parametrize("whose, counter", WRONG_CERTIFICATES.items())
+def test_near_envoy_wants_the_certificate_of_the_far_envoy(whose, counter, new_pair, web_origins, certificates, stranger):
     """It gives its requests to nobody else."""
     pair = new_pair(f"127.0.0.1:{web_origins[0]}", tls=True)
     pair.far.stop()
@@ -365,24 +370,12 @@ def test_near_envoy_wants_the_certificate_of_the_far_envoy(whose, new_pair, web_
     connection = http.client.HTTPConnection("127.0.0.1", pair.near_port, timeout=10)
     connection.request("GET", "/hello")
     assert connection.getresponse().status == 503
-    assert pair.near.stats()[f"cluster.far.ssl.fail_verify_{'san' if whose == 'near' else 'error'}"] > 0
+    assert pair.near.stats()[counter] > 0
 
 
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["tls1.2", "tls1.3"])
+@each_tls_version
 def test_the_certificate_of_each_websocket_is_looked_at(version, variants, certificates):
-    """In a session that is resumed it isn't, though it may have run out."""
-    pair = variants("tls")
-    context = ssl.create_default_context(cafile=certificates / "ca.pem")
-    context.minimum_version = context.maximum_version = version
-    context.load_cert_chain(certificates / "near.pem", certificates / "near.key")
-    session = None
-    for _ in range(2):
-        raw = socket.create_connection(("127.0.0.1", pair.far_port), timeout=5)
-        with context.wrap_socket(raw, server_hostname="far.example", session=session) as connection:
-            connection.sendall(b"GET / HTTP/1.1\r\nhost: far.example\r\n\r\n")
-            assert connection.recv(4096).startswith(b"HTTP/1.1 ")
-            assert not connection.session_reused
-            session = connection.session
+    assert looks_at_each_certificate(variants("tls").far_port, version)
 
 
 def test_names_with_addresses_of_both_kinds(new_pair, web_origins):

@@ -14,8 +14,8 @@
 //! - Whether a tunnel works is found out by a **probe**, a small request through the tunnel that the
 //!   far end's inner listener answers itself. The first one opens the WebSocket, the others keep it
 //!   alive and measure. No request waits for a probe but in mode always.
-//! - Requests in the tunnel tell as well, when they end: one that could not be sent, or whose connection to the near converter broke, makes
-//!   the tunnel *suspect*. At once the next requests go over plain HTTP and a probe is sent, which
+//! - Requests in the tunnel tell as well, when they end: one that could not be sent, or whose connection to the near
+//!   converter broke, makes the tunnel *suspect*. At once the next requests go over plain HTTP and a probe is sent, which
 //!   decides. So a broken tunnel costs about as many requests as were in it, and a single bad moment
 //!   costs no back-off. One that Envoy sent more than once does the same, at most once a second: it may have been repeated
 //!   for a fault of its own.
