@@ -17,6 +17,7 @@ SDK_IMPORTS = {
     "proxy_dequeue_shared_queue",
     "proxy_done",
     "proxy_enqueue_shared_queue",
+    "proxy_get_current_time_nanoseconds",
     "proxy_get_status",
     "proxy_grpc_call",
     "proxy_grpc_cancel",
@@ -34,7 +35,6 @@ ALLOWED_IMPORTS = {
         "proxy_continue_stream",
         "proxy_define_metric",
         "proxy_get_buffer_bytes",
-        "proxy_get_current_time_nanoseconds",
         "proxy_get_header_map_pairs",
         "proxy_get_header_map_value",
         "proxy_get_property",
@@ -53,7 +53,7 @@ ALLOWED_IMPORTS = {
         "proxy_set_tick_period_milliseconds",
     }
     | SDK_IMPORTS,
-    "wasi_snapshot_preview1": {"random_get"},
+    "wasi_snapshot_preview1": {"clock_time_get", "random_get"},
 }
 
 NEEDED_EXPORTS = {

@@ -159,7 +159,7 @@ fn a_probe_that_is_answered_after_the_end_of_its_websocket_matters() {
     let now = worker.now;
     let tunnel = worker.manager.tunnel(0).unwrap();
     let id = tunnel.probe_sent(Time(now));
-    tunnel.websocket_ended(1, Time(now + 1), Time(now + 1));
+    tunnel.websocket_ended(Time(now + 1), Time(now + 1));
     assert!(tunnel.probe_answered(id, Time(now + 2), 0));
 }
 
@@ -233,7 +233,7 @@ fn a_request_that_passes_ends_the_suspicion_of_a_probe() {
     }
 }
 
-/// The host gives probes up after `timeout_ms` by a clock that doesn't step.
+/// The host gives probes up after `timeout_ms`: the process was stopped, say.
 #[test]
 fn a_probe_that_seems_to_take_longer_than_its_time_out_is_not_measured() {
     let mut manager = always();

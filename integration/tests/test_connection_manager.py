@@ -157,7 +157,7 @@ class Calls:
         self.one.wait(lambda: b"proxy_on_delete return" in self.log.read_bytes()[begin:])
         text = self.log.read_bytes()[begin:].decode()
         text = re.sub(r"\[host->vm] proxy_on_tick.*?\[host<-vm] proxy_on_tick", "", text, flags=re.DOTALL)
-        return re.findall(r"\[(?:host->vm]|vm->host] env\.)( ?proxy_\w+)", text)
+        return re.findall(r"\[(?:host->vm]|vm->host] \w+\.)( ?(?:proxy|clock)_\w+)", text)
 
     def expect(self, *between: str, fields: str = "") -> None:
         """What is called for a request, besides what any request takes."""
@@ -180,7 +180,7 @@ def test_a_request_in_mode_never_costs_one_call_out_of_the_filter(loop, adaptive
 def test_a_cold_request_costs_a_look_at_the_clock_as_well(loop, adaptive):
     calls = Calls(adaptive, loop, {"open": {"requests": 10000, "within_ms": 10}})
     calls.trace()
-    calls.expect("proxy_get_current_time_nanoseconds", "proxy_set_property")
+    calls.expect("clock_time_get", "proxy_set_property")
 
 
 def test_a_request_while_the_tunnel_is_out_of_use_costs_no_look_at_the_clock(loop, adaptive):

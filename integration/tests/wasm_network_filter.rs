@@ -456,17 +456,6 @@ fn it_is_sent_away_however_many_others_come() {
     assert!(silent.is_closed());
 }
 
-#[test]
-fn it_is_sent_away_although_the_clock_is_set_back() {
-    let vm = start(r#"{"role": "far", "filter": "network", "handshake": {"timeout_ms": 2000}}"#);
-    let mut silent = WasmConnection::open(&vm, false).unwrap();
-    vm.borrow_mut().advance(TICK).unwrap();
-    assert!(!silent.is_closed());
-    vm.borrow_mut().set_clock_back(3600 * SECOND);
-    vm.borrow_mut().advance(2 * SECOND).unwrap();
-    assert!(silent.is_closed());
-}
-
 /// What a client sends without waiting for the answer is taken all the same.
 #[test]
 fn frames_may_follow_the_request_at_once() {

@@ -142,10 +142,13 @@ impl Worker {
             }
             10 => {
                 let at = now.0 - u64::from(second) * 7;
-                self.tunnel().websocket_ended(at, Time(at), now);
+                self.tunnel().websocket_ended(Time(at), now);
             }
             11 => self.tunnel().no_converter(now.after(u32::from(second) * 100)),
-            12 => self.tunnel().handshake_refused(u64::from(second), now),
+            12 => {
+                let at = now.0 - u64::from(second) * 7;
+                self.tunnel().handshake_refused(Time(at), now);
+            }
             _ => {}
         }
     }

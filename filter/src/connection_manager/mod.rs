@@ -47,7 +47,7 @@ pub use config::Config;
 pub use decision::{Decision, Evidence, Reason, Ticket, Verdict, Way};
 pub use request_window::RequestWindow;
 pub use target::{Claim, Target};
-pub use time::{Clock, Time, jittered};
+pub use time::{Time, jittered};
 pub use tunnel::{Link, ProbeFailure, ProbeId, ProbeKind, Transition, Tunnel, Waiter};
 
 /// What of a request says which tunnel it belongs to. What no tunnel needs may be left empty.

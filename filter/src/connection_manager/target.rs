@@ -14,8 +14,6 @@
 //!      └───── time over ───── Lacks{until}             │
 //!      └───────────────────────────────────────────────┘
 //! ```
-//!
-//! Times are the host's time of day in milliseconds, the same for all workers.
 
 use super::time::Time;
 
@@ -46,7 +44,7 @@ pub enum Claim {
     Granted(Target),
     /// Not now: another worker asks.
     Wait {
-        /// When to come again at the latest, in the time of [`Target`].
+        /// When to come again at the latest.
         until: Time,
     },
     /// Not before that time: the target has no converter.
@@ -56,9 +54,9 @@ pub enum Claim {
     },
 }
 
-/// What is to last for so much longer than it ever does, milliseconds, is from before the clock was set back. Workers'
-/// clocks differ by less.
-const SLACK_MS: u32 = 120_000;
+/// What is to last for so much longer than it ever does, milliseconds, was stored with another configuration. Another worker
+/// may have looked at the clock a moment later than this one.
+const SLACK_MS: u32 = 1_000;
 
 /// Bytes of an encoded [`Target`].
 pub const ENCODED_BYTES: usize = 9;

@@ -1,6 +1,6 @@
 //! Time as the connection manager counts it.
 
-/// A point in time: milliseconds since any fixed one.
+/// A point in time: milliseconds since any fixed one, the same for all workers. It never goes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(pub u64);
 
@@ -14,27 +14,6 @@ impl Time {
     /// Milliseconds from `earlier` to this, 0 where that is later.
     pub fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
-    }
-}
-
-/// Makes a clock that never goes back out of one that may: the host's is the time of day, and after
-/// a step back every back-off would last longer by the step.
-#[derive(Debug, Default)]
-pub struct Clock {
-    offset: u64,
-    last: u64,
-}
-
-impl Clock {
-    /// The time, given the host's, milliseconds.
-    pub fn now(&mut self, host: u64) -> Time {
-        let mut now = host.saturating_add(self.offset);
-        if now < self.last {
-            self.offset = self.offset.saturating_add(self.last.saturating_sub(now));
-            now = self.last;
-        }
-        self.last = now;
-        Time(now)
     }
 }
 

@@ -137,10 +137,10 @@ pub struct Tunnel {
     suspect: bool,
     /// When the last probe that was answered was sent: there was a WebSocket after that.
     proven: Time,
-    /// The end of a WebSocket that was heeded last: its mark, and when it was.
-    ended: Option<(u64, Time)>,
-    /// The refused handshake that was heeded last: its mark.
-    refused: Option<u64>,
+    /// The end of a WebSocket that was heeded last.
+    ended: Option<Time>,
+    /// The refused handshake that was heeded last.
+    refused: Option<Time>,
     /// When the last probe was due that replaces one.
     renewal: Option<Time>,
     backoffs: u32,
@@ -351,23 +351,25 @@ impl Tunnel {
 
     /// A WebSocket to the target takes no more requests: it said goaway or ended, at that time, on this worker or
     /// another one. If it was this worker's, the next request would open another one, and fail with it if that can't
-    /// be. So a probe does, as when the tunnel was opened. `mark` tells ends apart; each is heeded once.
-    pub fn websocket_ended(&mut self, mark: u64, at: Time, now: Time) {
+    /// be. So a probe does, as when the tunnel was opened. Each end is heeded once.
+    pub fn websocket_ended(&mut self, at: Time, now: Time) {
         let heeds = self.config.mode == Mode::Adaptive || self.waits();
         let is_open = matches!(self.link, Link::Up { .. }) && heeds;
-        let is_known = self.ended.is_some_and(|(known, _)| known == mark);
-        if is_known || !is_open || at < self.proven {
+        if self.ended == Some(at) || !is_open || at < self.proven {
             return;
         }
-        self.ended = Some((mark, at));
+        self.ended = Some(at);
         self.doubt(now);
     }
 
-    /// A handshake was refused, on this worker or another one, where this worker's own WebSocket may stand: a probe tells.
-    /// `mark` tells refusals apart; each is heeded once.
-    pub fn handshake_refused(&mut self, mark: u64, now: Time) {
-        if self.refused != Some(mark) && matches!(self.link, Link::Up { .. }) {
-            self.refused = Some(mark);
+    /// A handshake was refused at that time, on this worker or another one. Where this worker's own WebSocket may stand
+    /// since before that, a probe tells. Each refusal is heeded once.
+    pub fn handshake_refused(&mut self, at: Time, now: Time) {
+        if let Link::Up { since } = self.link
+            && since < at
+            && self.refused != Some(at)
+        {
+            self.refused = Some(at);
             self.doubt(now);
         }
     }
@@ -552,17 +554,16 @@ impl Tunnel {
             self.round_trip_ms = None;
             self.slow = false;
             self.go(Link::Up { since: now });
-        } else if self.ended.is_none_or(|(_, at)| at < self.proven)
+        } else if self.ended.is_none_or(|at| at < self.proven)
             && let Ok(sample) = u32::try_from(now.since(probe.at))
             && sample <= self.config.probe.timeout_ms
         {
-            // Nor is the one that replaces a WebSocket. More than the time-out is a step of the clock: the host gives probes
-            // up by another one.
+            // Nor is the one that replaces a WebSocket. Where it took longer than the host waits, the process stood still.
             self.measured(sample);
         }
         self.failed_probes = 0;
         self.probe_refused = false;
-        if !self.waits() && self.ended.is_some_and(|(_, at)| probe.at < at) {
+        if !self.waits() && self.ended.is_some_and(|at| probe.at < at) {
             // It passed through the WebSocket that has ended since. Requests that have no other way needn't wait for a far
             // end whose every WebSocket takes one request.
             self.renew(now);

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::connection_manager_state::{Call, Moment, Seat, State, failed, host_now};
+use super::connection_manager_state::{Call, Seat, State, failed};
 use super::host::{self, Map, Status};
 use super::shared_target::SharedTarget;
 use crate::connection_manager::config::Mode;
@@ -79,8 +79,7 @@ impl Shared {
     pub(super) fn settle(&self) {
         self.with_state(|state| {
             state.report();
-            let now = state.now();
-            state.arm(Some(now));
+            state.arm(Some(host::time()));
         });
     }
 
@@ -116,15 +115,15 @@ impl Shared {
             }
             // What belongs to no tunnel has been decided.
             let place = place?;
-            let now = state.moment();
+            let now = host::time();
             if let (Some(tunnel), Some(target)) = (state.manager.tunnel(place), self.targets.get(place)) {
                 heed_others(tunnel, target, now);
             }
-            let verdict = state.manager.request(Some(place), context_id, now.time);
+            let verdict = state.manager.request(Some(place), context_id, now);
             let told = told(place, verdict);
             // Most requests change nothing that the timer has to know.
             state.report_on(place);
-            state.arm_for(Some(place), Some(now.time));
+            state.arm_for(Some(place), Some(now));
             Some(told)
         });
         Ok(told.flatten())
@@ -178,7 +177,7 @@ impl Shared {
     /// What a request in the tunnel shows.
     pub(super) fn observe(&self, seat: Seat, evidence: Evidence) {
         self.with_state(|state| {
-            let (now, random) = (state.now(), state.random());
+            let (now, random) = (host::time(), state.random());
             if evidence != Evidence::Passed {
                 state.metrics.request_failed();
             }
@@ -229,18 +228,17 @@ impl Shared {
             (":authority", probe.authority.as_str()),
             (":path", probe.path.as_str()),
         ];
+        let sent_at = host::time();
         let sent = self.with_state(|state| {
-            let now = state.now();
             state.metrics.probe_sent();
-            Some((state.manager.tunnel(place)?.probe_sent(now), now))
+            if kind == ProbeKind::Open {
+                state.asked(place, Some(sent_at));
+            }
+            Some(state.manager.tunnel(place)?.probe_sent(sent_at))
         });
-        let Some((id, now)) = sent.flatten() else {
+        let Some(id) = sent.flatten() else {
             return;
         };
-        let sent_at = host_now();
-        if kind == ProbeKind::Open {
-            self.with_state(|state| state.asked(place, Some(sent_at)));
-        }
         // Not while the state is borrowed. Its answer, even one at once, comes after this callback.
         match host::http_call(&probe.cluster, &headers, probe.timeout_ms) {
             Ok(token) => {
@@ -250,7 +248,6 @@ impl Shared {
                         place,
                         probe: id,
                         turn,
-                        sent: now,
                         sent_at,
                     });
                 });
@@ -274,7 +271,7 @@ impl Shared {
             _ => ProbeFailure::Unsent,
         };
         self.with_state(|state| {
-            let (now, random) = (state.now(), state.random());
+            let (now, random) = (host::time(), state.random());
             state.asked(place, None);
             state.metrics.probe_ended(Err(failure), 0);
             if let Some(tunnel) = state.manager.tunnel(place) {
@@ -300,11 +297,11 @@ impl Shared {
     /// A handshake may be refused only after its probe was given up: what counts is that it was, not how fast.
     fn read_late_answer(&self, place: usize, target: &SharedTarget, ttl_ms: u32) {
         let asked_at = self.with_state(|state| state.asked_at(place));
-        let (news, now) = (target.news(), host_now());
-        let until = Time(news.refused).after(ttl_ms);
+        let refused = target.news().refused;
+        let until = refused.after(ttl_ms);
         if let Some(asked_at) = asked_at.flatten()
-            && news.refused_between(asked_at, now)
-            && until > Time(now)
+            && refused >= asked_at
+            && until > host::time()
             && !target.has()
         {
             target.store(Target::Lacks { until });
@@ -317,21 +314,14 @@ impl Shared {
             return None;
         };
         self.read_late_answer(place, target, config.no_converter_ttl_ms);
-        let claim = target.claim(
-            Time(host_now()),
-            config.probe.timeout_ms,
-            config.no_converter_ttl_ms,
-        );
+        let now = host::time();
+        let claim = target.claim(now, config.probe.timeout_ms, config.no_converter_ttl_ms);
         self.with_state(|state| {
-            let now = state.now();
             let tunnel = state.manager.tunnel(place)?;
             match claim {
                 Claim::Granted(turn) => return Some(turn),
                 Claim::Wait { .. } => tunnel.postpone(now.after(WAIT_MS)),
-                Claim::Lacks { until } => {
-                    let left = u32::try_from(until.since(Time(host_now()))).unwrap_or(u32::MAX);
-                    tunnel.no_converter(now.after(left));
-                }
+                Claim::Lacks { until } => tunnel.no_converter(until),
             }
             None
         })
@@ -351,24 +341,23 @@ impl Shared {
         let (Some(config), Some(target)) = (self.config.tunnels.get(call.place), target) else {
             return;
         };
-        let took = host_now().saturating_sub(call.sent_at);
+        let now = host::time();
+        let took = now.since(call.sent_at);
+        let timeout_ms = u64::from(config.probe.timeout_ms);
         let result = match status {
             Some(200..=299) => Ok(()),
             // Not where other workers' WebSockets work: not every server of several is alike.
-            _ if !target.has() && target.news().refused_between(call.sent_at, host_now()) => {
-                Err(ProbeFailure::NoConverter)
-            }
+            _ if !target.has() && target.news().refused >= call.sent_at => Err(ProbeFailure::NoConverter),
             Some(504) => Err(ProbeFailure::TimedOut),
             // Begun and not complete, as where the WebSocket's window is full.
-            None if took >= u64::from(config.probe.timeout_ms) => Err(ProbeFailure::TimedOut),
+            None if took >= timeout_ms => Err(ProbeFailure::TimedOut),
             _ => Err(ProbeFailure::Broken),
         };
         self.with_state(|state| {
-            let (now, random) = (state.now(), state.random());
+            let random = state.random();
             state.is_worker |= result.is_ok();
-            // A step of the clock is no round trip.
-            let milliseconds = now.since(call.sent).min(u64::from(config.probe.timeout_ms));
-            state.metrics.probe_ended(result, milliseconds);
+            // Where it took longer the process stood still.
+            state.metrics.probe_ended(result, took.min(timeout_ms));
             // Only one that was given up may yet have its handshake refused.
             if result != Err(ProbeFailure::TimedOut) {
                 state.asked(call.place, None);
@@ -386,7 +375,7 @@ impl Shared {
                     match (failure, tunnel.link()) {
                         (ProbeFailure::NoConverter, Link::NoConverter { .. }) => {
                             target.store(Target::Lacks {
-                                until: Time(host_now()).after(config.no_converter_ttl_ms),
+                                until: now.after(config.no_converter_ttl_ms),
                             })
                         }
                         _ => target.fail(state.is_worker, call.turn),
@@ -418,8 +407,7 @@ impl Shared {
     pub(super) fn resolve(&self) {
         for _ in 0..host::MOST_AT_ONCE {
             let next = self.with_state(|state| {
-                let now = state.now();
-                let (place, waiter, verdict) = state.manager.resolve(now)?;
+                let (place, waiter, verdict) = state.manager.resolve(host::time())?;
                 let told = told(place, verdict);
                 if let Told::Go(decision, seat) = told {
                     state.told.insert(waiter, (decision, seat));
@@ -464,21 +452,16 @@ fn told(place: usize, verdict: Verdict) -> Told {
 }
 
 /// What a request has to know that has become known elsewhere.
-fn heed_others(tunnel: &mut Tunnel, target: &SharedTarget, now: Moment) {
+fn heed_others(tunnel: &mut Tunnel, target: &SharedTarget, now: Time) {
     match tunnel.link() {
         // Not left to the requests that fail: what becomes of them may show only much later.
-        Link::Up { since } => {
-            let up_at = now.host.saturating_sub(now.time.since(since));
+        Link::Up { .. } => {
             let news = target.news();
-            if news.refused_between(up_at.saturating_add(1), now.host) {
-                tunnel.handshake_refused(news.refused, now.time);
-            }
-            let ago = now.host.saturating_sub(news.ended);
-            let at = Time(now.time.0.saturating_sub(ago));
-            tunnel.websocket_ended(news.ended, at, now.time);
+            tunnel.handshake_refused(news.refused, now);
+            tunnel.websocket_ended(news.ended, now);
         }
         // In mode always this request would be refused, while another worker's WebSocket works.
-        Link::NoConverter { until } if now.time < until && target.has() => tunnel.no_converter(now.time),
+        Link::NoConverter { until } if now < until && target.has() => tunnel.no_converter(now),
         _ => {}
     }
 }

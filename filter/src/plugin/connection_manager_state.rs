@@ -6,7 +6,7 @@ use super::connection_manager_metrics::ConnectionManagerMetrics;
 use super::host::{self, Status};
 use super::mask_keys::RandomKeys;
 use crate::connection_manager::{
-    Clock, Config, ConnectionManager, Decision, Link, ProbeId, ProbeKind, Target, Ticket, Time, Transition,
+    Config, ConnectionManager, Decision, Link, ProbeId, ProbeKind, Target, Ticket, Time, Transition,
 };
 use crate::converter::MaskKeys;
 use log::{Level, error, log};
@@ -21,25 +21,14 @@ pub(super) struct Seat {
     pub(super) ticket: Ticket,
 }
 
-/// A moment by two clocks.
-#[derive(Clone, Copy)]
-pub(super) struct Moment {
-    /// By the host's, milliseconds.
-    pub(super) host: u64,
-    /// By the one that never goes back.
-    pub(super) time: Time,
-}
-
 /// Of one worker, or of Envoy's main thread.
 pub(super) struct State {
     pub(super) manager: ConnectionManager,
-    clock: Clock,
     random: RandomKeys,
     pub(super) metrics: ConnectionManagerMetrics,
     pub(super) calls: Vec<Call>,
-    /// By tunnel: when a probe that was to open it was last sent, by the host's clock, milliseconds; none once one was
-    /// answered.
-    asked_at: Vec<Option<u64>>,
+    /// By tunnel: when a probe that was to open it was last sent; none once one was answered.
+    asked_at: Vec<Option<Time>>,
     /// What requests that waited are told, until they come for it.
     pub(super) told: HashMap<u32, (Decision, Option<Seat>)>,
     /// When the timer goes off, if it is set.
@@ -67,14 +56,7 @@ pub(super) struct Call {
     pub(super) probe: ProbeId,
     /// What was granted for it, if it is to open the tunnel.
     pub(super) turn: Option<Target>,
-    pub(super) sent: Time,
-    /// By the host's clock, milliseconds.
-    pub(super) sent_at: u64,
-}
-
-/// The host's clock, milliseconds.
-pub(super) fn host_now() -> u64 {
-    host::now() / 1_000_000
+    pub(super) sent_at: Time,
 }
 
 pub(super) fn failed(what: &str, status: Status) {
@@ -84,11 +66,9 @@ pub(super) fn failed(what: &str, status: Status) {
 impl State {
     /// Of a worker that has seen nothing yet, or of main.
     pub(super) fn new(config: &Config) -> Result<Self, Status> {
-        let mut clock = Clock::default();
-        let now = clock.now(host_now());
+        let now = host::time();
         Ok(Self {
             manager: ConnectionManager::new(config, now),
-            clock,
             random: RandomKeys::new(),
             metrics: ConnectionManagerMetrics::define(config)?,
             calls: Vec::new(),
@@ -101,23 +81,12 @@ impl State {
         })
     }
 
-    /// Asks the host, which is a call out of the sandbox.
-    pub(super) fn moment(&mut self) -> Moment {
-        let host = host_now();
-        let time = self.clock.now(host);
-        Moment { host, time }
-    }
-
-    pub(super) fn now(&mut self) -> Time {
-        self.moment().time
-    }
-
     pub(super) fn random(&mut self) -> u32 {
         u32::from_le_bytes(self.random.next_key())
     }
 
     pub(super) fn due_probes(&mut self) -> Vec<(usize, ProbeKind)> {
-        let (now, random) = (self.now(), self.random());
+        let (now, random) = (host::time(), self.random());
         self.manager
             .tunnels()
             .enumerate()
@@ -126,14 +95,14 @@ impl State {
     }
 
     /// A probe that is to open a tunnel was sent at that time, or answered.
-    pub(super) fn asked(&mut self, place: usize, at: Option<u64>) {
+    pub(super) fn asked(&mut self, place: usize, at: Option<Time>) {
         if let Some(asked_at) = self.asked_at.get_mut(place) {
             *asked_at = at;
         }
     }
 
     /// When this worker asked a tunnel's target, if it wasn't answered in time.
-    pub(super) fn asked_at(&self, place: usize) -> Option<u64> {
+    pub(super) fn asked_at(&self, place: usize) -> Option<Time> {
         self.asked_at.get(place).copied().flatten()
     }
 
@@ -162,7 +131,7 @@ impl State {
         }
         let (level, how_long) = match to {
             Link::Backoff { until } | Link::NoConverter { until } => {
-                let left = until.since(self.clock.now(host_now()));
+                let left = until.since(host::time());
                 (Level::Warn, format!(" for {left} ms"))
             }
             Link::Idle | Link::Opening { .. } | Link::Up { .. } => (Level::Info, String::new()),
@@ -205,7 +174,7 @@ impl State {
         if self.armed.is_some_and(|armed| armed <= next) {
             return;
         }
-        let now = now.unwrap_or_else(|| self.now());
+        let now = now.unwrap_or_else(host::time);
         if flush.is_some_and(|flush| now >= flush) {
             self.metrics.flush(self.manager.counts());
             self.flushed = now;

@@ -15,10 +15,6 @@ const TICK: u32 = 1_000;
 /// The same while WebSockets wait for their end.
 const CLOSING_TICK: u32 = 100;
 
-/// Nothing is to end later than this from now, nanoseconds: the largest time-out, and a minute. What is, is from before the clock
-/// was set back.
-const LONGEST_NS: u64 = 120_000_000_000;
-
 /// What of the scratch buffer is kept for the next callback, bytes.
 const MAX_SCRATCH: usize = 1 << 20;
 
@@ -125,7 +121,7 @@ impl Shared {
         };
         let now = host::now();
         let due = closing
-            .extract_if(.., |one| one.at <= now || one.at > now.saturating_add(LONGEST_NS))
+            .extract_if(.., |one| one.at <= now)
             .take(host::MOST_AT_ONCE)
             .map(|one| one.context_id)
             .collect();

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use proxy_wasm::hostcalls;
 
+use crate::connection_manager::Time;
 use crate::message::Fields;
 
 /// How many streams or connections one callback ends, or has go on, at most. Envoy does each once the callback is over and calls
@@ -120,7 +121,6 @@ impl MetricKind {
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
-    fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
     fn proxy_set_effective_context(context_id: u32) -> u32;
     fn proxy_close_stream(stream: u32) -> u32;
@@ -189,6 +189,7 @@ unsafe extern "C" {
 #[link(wasm_import_module = "wasi_snapshot_preview1")]
 unsafe extern "C" {
     fn random_get(buffer: *mut u8, size: usize) -> u32;
+    fn clock_time_get(clock: u32, precision: u64, time: *mut u64) -> u32;
 }
 
 /// Bytes that the host has put into memory of this VM, which it got from `proxy_on_memory_allocate`.
@@ -219,11 +220,26 @@ fn bytes_of(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Option
 // SAFETY of all calls below: pointers and lengths are those of slices that live for the call, and
 // results go to locals.
 
-/// Nanoseconds since 1970; 0 if there is no clock.
-pub(super) fn now() -> u64 {
+/// Nanoseconds since any fixed time, the same in all VMs of a process: of the clock that nobody sets.
+fn clock() -> Result<u64, Status> {
+    const MONOTONIC: u32 = 1;
     let mut time = 0;
-    unsafe { proxy_get_current_time_nanoseconds(&raw mut time) };
-    time
+    Status::check(unsafe { clock_time_get(MONOTONIC, 1, &raw mut time) }).map(|()| time)
+}
+
+/// Looks whether there is a clock, which is a capability that Envoy's configuration may withhold.
+pub(super) fn check_clock() -> Result<(), Status> {
+    clock().map(drop)
+}
+
+/// Nanoseconds since any fixed time, the same in all VMs of a process.
+pub(super) fn now() -> u64 {
+    clock().unwrap_or_default()
+}
+
+/// The same in milliseconds.
+pub(super) fn time() -> Time {
+    Time(now() / 1_000_000)
 }
 
 /// Asks for `on_tick` of this root context, or of the one of this stream, every so many milliseconds.

@@ -19,32 +19,31 @@ pub(super) struct SharedTarget {
     news: String,
 }
 
-/// What happened last to a near converter of any worker, by the host's clock, milliseconds; 0 for never. Each is stored in
-/// 8 bytes, big endian.
-#[derive(Debug, Clone, Copy, Default)]
+/// What happened last to a near converter of any worker, and when; 0 for never. Each is stored in 8 bytes, big endian.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct News {
     /// A handshake has shown that the target has no converter.
-    pub(super) refused: u64,
+    pub(super) refused: Time,
     /// A WebSocket, or what should have become one, ended or takes no more requests.
-    pub(super) ended: u64,
+    pub(super) ended: Time,
 }
 
 impl News {
-    /// Whether a handshake was refused from one time on, and not in what a clock that was set back calls the future.
-    pub(super) const fn refused_between(self, from: u64, now: u64) -> bool {
-        from <= self.refused && self.refused <= now
-    }
+    const NONE: Self = Self {
+        refused: Time(0),
+        ended: Time(0),
+    };
 
     fn encode(self) -> [u8; 16] {
-        ((u128::from(self.refused) << 64) | u128::from(self.ended)).to_be_bytes()
+        ((u128::from(self.refused.0) << 64) | u128::from(self.ended.0)).to_be_bytes()
     }
 
     /// Shared data outlives modules: another version may have added to it behind these bytes.
     fn decode(bytes: &[u8]) -> Self {
-        let number = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        let time = |bytes: &[u8]| Time(bytes.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes)));
         Self {
-            refused: number(bytes),
-            ended: number(bytes.get(8..).unwrap_or_default()),
+            refused: time(bytes),
+            ended: time(bytes.get(8..).unwrap_or_default()),
         }
     }
 }
@@ -62,7 +61,7 @@ impl SharedTarget {
     pub(super) fn make(&self) -> Result<(), Status> {
         for (key, first) in [
             (&self.target, &Target::Unknown.encode()[..]),
-            (&self.news, &News::default().encode()),
+            (&self.news, &News::NONE.encode()),
         ] {
             if host::shared_data(key)?.0.is_empty() {
                 host::set_shared_data(key, first, 0)?;
@@ -130,8 +129,8 @@ impl SharedTarget {
     }
 
     /// Where it fails, the others find out by themselves.
-    fn tell(&self, change: impl Fn(&mut News, u64)) {
-        let now = host::now() / 1_000_000;
+    fn tell(&self, change: impl Fn(&mut News, Time)) {
+        let now = host::time();
         for _ in 0..ATTEMPTS {
             let Ok((bytes, version)) = host::shared_data(&self.news) else {
                 return;
@@ -147,6 +146,6 @@ impl SharedTarget {
 
     /// What near converters have told.
     pub(super) fn news(&self) -> News {
-        host::shared_data(&self.news).map_or_else(|_| News::default(), |(bytes, _)| News::decode(&bytes))
+        host::shared_data(&self.news).map_or(News::NONE, |(bytes, _)| News::decode(&bytes))
     }
 }

@@ -581,13 +581,6 @@ impl Vm {
         self.store.data().now - START
     }
 
-    /// Sets the clock back; timers don't go by it.
-    pub fn set_clock_back(&mut self, time: Duration) {
-        let host = self.store.data_mut();
-        host.now = host.now.saturating_sub(time);
-        host.next_tick = host.next_tick.saturating_sub(time);
-    }
-
     /// The value of a counter or gauge, without its prefix `wasmcustom.`; `None` if it wasn't defined.
     pub fn metric(&self, name: &str) -> Option<u64> {
         self.store
