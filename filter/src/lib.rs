@@ -27,6 +27,7 @@ pub mod message;
 #[cfg(target_arch = "wasm32")]
 mod plugin;
 mod repeat;
+pub mod time;
 pub mod websocket;
 
 pub use error::Error;

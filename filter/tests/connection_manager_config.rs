@@ -12,7 +12,8 @@
 use serde_json::{Value, json};
 use wsferry::config::PluginConfig;
 use wsferry::connection_manager::config::{Mode, Rate};
-use wsferry::connection_manager::{Config, ConnectionManager, Subject, Time};
+use wsferry::connection_manager::{Config, ConnectionManager, Subject};
+use wsferry::time::Time;
 
 fn minimal() -> Value {
     json!({

@@ -15,7 +15,8 @@ use std::collections::BTreeMap;
 
 use connection_manager::{Far, Worker, World, adaptive, changed, up};
 use serde_json::json;
-use wsferry::connection_manager::{Decision, Evidence, Link, Reason, Time, Verdict, Way};
+use wsferry::connection_manager::{Decision, Evidence, Link, Reason, Verdict, Way};
+use wsferry::time::Time;
 
 #[test]
 fn cold_requests_go_over_http_and_busy_ones_open_the_tunnel() {

@@ -13,7 +13,8 @@ mod connection_manager;
 
 use connection_manager::{Far, Worker, World, adaptive, changed, up};
 use serde_json::json;
-use wsferry::connection_manager::{Evidence, Reason, Time, Verdict};
+use wsferry::connection_manager::{Evidence, Reason, Verdict};
+use wsferry::time::Time;
 
 /// The next request would open another one: that is for a probe to do, as at first.
 #[test]

@@ -16,8 +16,9 @@ use connection_manager::{
 };
 use serde_json::json;
 use wsferry::connection_manager::{
-    Config, ConnectionManager, Evidence, Link, ProbeFailure, ProbeKind, Reason, Time, Verdict,
+    Config, ConnectionManager, Evidence, Link, ProbeFailure, ProbeKind, Reason, Verdict,
 };
+use wsferry::time::Time;
 
 fn always() -> ConnectionManager {
     let config = json!({"role": "connection_manager", "tunnels": [

@@ -14,7 +14,8 @@ mod connection_manager;
 use connection_manager::{Far, Worker, World, adaptive, changed};
 use proptest::prelude::*;
 use serde_json::json;
-use wsferry::connection_manager::{Evidence, Link, RequestWindow, Time, Verdict, jittered};
+use wsferry::connection_manager::{Evidence, Link, RequestWindow, Verdict};
+use wsferry::time::{Time, jittered};
 
 /// A piece of a story: so many requests so far apart, then a change of the far end.
 fn stories() -> impl Strategy<Value = Vec<(u32, u64, Far)>> {

@@ -13,9 +13,8 @@ mod connection_manager;
 
 use connection_manager::{Far, Worker, World, adaptive, changed, up};
 use serde_json::json;
-use wsferry::connection_manager::{
-    Claim, Evidence, Link, ProbeFailure, ProbeKind, Reason, Target, Time, Verdict,
-};
+use wsferry::connection_manager::{Claim, Evidence, Link, ProbeFailure, ProbeKind, Reason, Target, Verdict};
+use wsferry::time::Time;
 
 #[test]
 fn a_target_without_converter_is_asked_once_per_ttl_by_all_workers_together() {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use wsferry::connection_manager::config::{Config, Mode, TunnelConfig};
 use wsferry::connection_manager::{
-    ConnectionManager, Evidence, Link, ProbeFailure, ProbeId, ProbeKind, Reason, Ticket, Time, Tunnel,
-    Verdict, Waiter, Way,
+    ConnectionManager, Evidence, Link, ProbeFailure, ProbeId, ProbeKind, Reason, Ticket, Tunnel, Verdict,
+    Waiter, Way,
 };
+use wsferry::time::Time;
 
 /// Bytes: a configuration in three, then events in three each; see [`tunnel_config`] and [`Worker::happens`].
 pub fn connection_manager(data: &[u8]) {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::time::Time;
+use crate::time::Time;
 
 /// Which way a request goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

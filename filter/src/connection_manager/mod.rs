@@ -40,15 +40,15 @@ pub mod config;
 mod decision;
 mod request_window;
 mod target;
-mod time;
 mod tunnel;
 
 pub use config::Config;
 pub use decision::{Decision, Evidence, Reason, Ticket, Verdict, Way};
 pub use request_window::RequestWindow;
 pub use target::{Claim, Target};
-pub use time::{Time, jittered};
 pub use tunnel::{Link, ProbeFailure, ProbeId, ProbeKind, Transition, Tunnel, Waiter};
+
+use crate::time::Time;
 
 /// What of a request says which tunnel it belongs to. What no tunnel needs may be left empty.
 #[derive(Debug, Clone, Copy, Default)]

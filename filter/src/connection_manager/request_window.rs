@@ -1,7 +1,7 @@
 //! When the last requests came: exact rates without a timer and without allocation.
 
 use super::config::Rate;
-use super::time::Time;
+use crate::time::Time;
 
 /// A ring of the times of the last requests, as many as the larger of the rates asked for.
 #[derive(Debug)]

@@ -15,7 +15,7 @@
 //!      └───────────────────────────────────────────────┘
 //! ```
 
-use super::time::Time;
+use crate::time::Time;
 
 /// The answer so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::config::{Mode, TunnelConfig};
 use super::decision::{Evidence, Reason, Ticket, Verdict};
 use super::request_window::RequestWindow;
-use super::time::{Time, jittered};
+use crate::time::{Time, jittered};
 
 /// A probe that the host has said nothing about for so long after its time-out is taken for lost,
 /// milliseconds.

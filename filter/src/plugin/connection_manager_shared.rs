@@ -7,9 +7,10 @@ use super::host::{self, Map, Status};
 use super::shared_target::SharedTarget;
 use crate::connection_manager::config::Mode;
 use crate::connection_manager::{
-    Claim, Config, Decision, Evidence, Link, ProbeFailure, ProbeId, ProbeKind, Subject, Target, Time, Tunnel,
+    Claim, Config, Decision, Evidence, Link, ProbeFailure, ProbeId, ProbeKind, Subject, Target, Tunnel,
     Verdict, Way,
 };
+use crate::time::Time;
 use log::{error, info};
 
 /// A worker whose turn it isn't looks again after so many milliseconds.
@@ -79,7 +80,7 @@ impl Shared {
     pub(super) fn settle(&self) {
         self.with_state(|state| {
             state.report();
-            state.arm(Some(host::time()));
+            state.arm(Some(host::now()));
         });
     }
 
@@ -115,7 +116,7 @@ impl Shared {
             }
             // What belongs to no tunnel has been decided.
             let place = place?;
-            let now = host::time();
+            let now = host::now();
             if let (Some(tunnel), Some(target)) = (state.manager.tunnel(place), self.targets.get(place)) {
                 heed_others(tunnel, target, now);
             }
@@ -177,7 +178,7 @@ impl Shared {
     /// What a request in the tunnel shows.
     pub(super) fn observe(&self, seat: Seat, evidence: Evidence) {
         self.with_state(|state| {
-            let (now, random) = (host::time(), state.random());
+            let (now, random) = (host::now(), state.random());
             if evidence != Evidence::Passed {
                 state.metrics.request_failed();
             }
@@ -228,7 +229,7 @@ impl Shared {
             (":authority", probe.authority.as_str()),
             (":path", probe.path.as_str()),
         ];
-        let sent_at = host::time();
+        let sent_at = host::now();
         let sent = self.with_state(|state| {
             state.metrics.probe_sent();
             if kind == ProbeKind::Open {
@@ -271,7 +272,7 @@ impl Shared {
             _ => ProbeFailure::Unsent,
         };
         self.with_state(|state| {
-            let (now, random) = (host::time(), state.random());
+            let (now, random) = (host::now(), state.random());
             state.asked(place, None);
             state.metrics.probe_ended(Err(failure), 0);
             if let Some(tunnel) = state.manager.tunnel(place) {
@@ -301,7 +302,7 @@ impl Shared {
         let until = refused.after(ttl_ms);
         if let Some(asked_at) = asked_at.flatten()
             && refused >= asked_at
-            && until > host::time()
+            && until > host::now()
             && !target.has()
         {
             target.store(Target::Lacks { until });
@@ -314,7 +315,7 @@ impl Shared {
             return None;
         };
         self.read_late_answer(place, target, config.no_converter_ttl_ms);
-        let now = host::time();
+        let now = host::now();
         let claim = target.claim(now, config.probe.timeout_ms, config.no_converter_ttl_ms);
         self.with_state(|state| {
             let tunnel = state.manager.tunnel(place)?;
@@ -341,7 +342,7 @@ impl Shared {
         let (Some(config), Some(target)) = (self.config.tunnels.get(call.place), target) else {
             return;
         };
-        let now = host::time();
+        let now = host::now();
         let took = now.since(call.sent_at);
         let timeout_ms = u64::from(config.probe.timeout_ms);
         let result = match status {
@@ -407,7 +408,7 @@ impl Shared {
     pub(super) fn resolve(&self) {
         for _ in 0..host::MOST_AT_ONCE {
             let next = self.with_state(|state| {
-                let (place, waiter, verdict) = state.manager.resolve(host::time())?;
+                let (place, waiter, verdict) = state.manager.resolve(host::now())?;
                 let told = told(place, verdict);
                 if let Told::Go(decision, seat) = told {
                     state.told.insert(waiter, (decision, seat));

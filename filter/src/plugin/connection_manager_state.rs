@@ -6,9 +6,10 @@ use super::connection_manager_metrics::ConnectionManagerMetrics;
 use super::host::{self, Status};
 use super::mask_keys::RandomKeys;
 use crate::connection_manager::{
-    Config, ConnectionManager, Decision, Link, ProbeId, ProbeKind, Target, Ticket, Time, Transition,
+    Config, ConnectionManager, Decision, Link, ProbeId, ProbeKind, Target, Ticket, Transition,
 };
 use crate::converter::MaskKeys;
+use crate::time::Time;
 use log::{Level, error, log};
 
 /// Counts go to Envoy at the latest after so many milliseconds.
@@ -66,7 +67,7 @@ pub(super) fn failed(what: &str, status: Status) {
 impl State {
     /// Of a worker that has seen nothing yet, or of main.
     pub(super) fn new(config: &Config) -> Result<Self, Status> {
-        let now = host::time();
+        let now = host::now();
         Ok(Self {
             manager: ConnectionManager::new(config, now),
             random: RandomKeys::new(),
@@ -86,7 +87,7 @@ impl State {
     }
 
     pub(super) fn due_probes(&mut self) -> Vec<(usize, ProbeKind)> {
-        let (now, random) = (host::time(), self.random());
+        let (now, random) = (host::now(), self.random());
         self.manager
             .tunnels()
             .enumerate()
@@ -131,7 +132,7 @@ impl State {
         }
         let (level, how_long) = match to {
             Link::Backoff { until } | Link::NoConverter { until } => {
-                let left = until.since(host::time());
+                let left = until.since(host::now());
                 (Level::Warn, format!(" for {left} ms"))
             }
             Link::Idle | Link::Opening { .. } | Link::Up { .. } => (Level::Info, String::new()),
@@ -174,7 +175,7 @@ impl State {
         if self.armed.is_some_and(|armed| armed <= next) {
             return;
         }
-        let now = now.unwrap_or_else(host::time);
+        let now = now.unwrap_or_else(host::now);
         if flush.is_some_and(|flush| now >= flush) {
             self.metrics.flush(self.manager.counts());
             self.flushed = now;

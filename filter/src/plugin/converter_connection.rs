@@ -20,6 +20,7 @@ use super::metrics::Metrics;
 use super::shared_target::SharedTarget;
 use super::websocket::{Direction, Side, WebSocket, log, may_be_transient, peer};
 use crate::config::{Handshake, Role};
+use crate::time::Time;
 use crate::websocket::handshake::{self, HandshakeError, Refusal, ResponseHeaders};
 use crate::websocket::http1::{self, HeadError, MAX_HEAD_BYTES, Request, Response};
 use log::Level;
@@ -37,8 +38,8 @@ pub(super) struct ConverterConnection {
     id: u32,
     shared: Rc<Shared>,
     handshake: Arc<Handshake>,
-    /// When the handshake began, by the host's clock, nanoseconds.
-    begun_at: u64,
+    /// When the handshake began.
+    begun_at: Option<Time>,
     state: State,
 }
 
@@ -112,7 +113,7 @@ impl ConverterConnection {
             id,
             shared: Rc::clone(shared),
             handshake: Arc::clone(handshake),
-            begun_at: 0,
+            begun_at: None,
             state: State::New,
         }
     }
@@ -132,7 +133,7 @@ impl ConverterConnection {
 
     /// From now on the handshake has its time to complete.
     fn handshake_begins(&mut self) {
-        self.begun_at = host::now();
+        self.begun_at = Some(host::now());
         self.shared.end_later(self.id, self.handshake.timeout_ms);
     }
 
@@ -357,8 +358,9 @@ impl ConverterConnection {
     fn end(&mut self) {
         let state = self.take_state();
         self.shared.end_no_more(self.id);
-        let elapsed = host::now().saturating_sub(self.begun_at) / 1_000_000;
-        let timed_out = self.begun_at > 0 && elapsed >= u64::from(self.handshake.timeout_ms);
+        let timed_out = self
+            .begun_at
+            .is_some_and(|begun_at| host::now() >= begun_at.after(self.handshake.timeout_ms));
         if matches!(state, State::New | State::Asked(_)) {
             self.shared.tell_end();
         }

@@ -7,6 +7,7 @@ use super::host::{self, StreamKind};
 use super::metrics::Metrics;
 use super::shared_target::SharedTarget;
 use crate::config::{Attachment, Config};
+use crate::time::Time;
 use log::error;
 
 /// Between two hand-overs of metrics, milliseconds.
@@ -31,8 +32,7 @@ pub(super) struct Shared {
 /// A context whose stream or connection has to be ended.
 struct Closing {
     context_id: u32,
-    /// When, by the host's clock, nanoseconds.
-    at: u64,
+    at: Time,
 }
 
 impl Shared {
@@ -80,7 +80,7 @@ impl Shared {
     /// Close frame would be lost. And with 0 only once the last answer is written: the next tick may be that of another
     /// connection, and comes at any moment.
     pub(super) fn end_later(&self, context_id: u32, milliseconds: u32) {
-        let at = host::now().saturating_add(u64::from(milliseconds).saturating_mul(1_000_000));
+        let at = host::now().after(milliseconds);
         if let Ok(mut closing) = self.closing.try_borrow_mut() {
             closing.retain(|one| one.context_id != context_id);
             closing.push(Closing { context_id, at });

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use proxy_wasm::hostcalls;
 
-use crate::connection_manager::Time;
 use crate::message::Fields;
+use crate::time::Time;
 
 /// How many streams or connections one callback ends, or has go on, at most. Envoy does each once the callback is over and calls
 /// back into the VM for it, and the next one from there: about a thousand exhaust V8's stack.
@@ -220,11 +220,12 @@ fn bytes_of(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Option
 // SAFETY of all calls below: pointers and lengths are those of slices that live for the call, and
 // results go to locals.
 
-/// Nanoseconds since any fixed time, the same in all VMs of a process: of the clock that nobody sets.
-fn clock() -> Result<u64, Status> {
+/// The time by the clock that nobody sets, the same in all VMs of a process.
+fn clock() -> Result<Time, Status> {
     const MONOTONIC: u32 = 1;
-    let mut time = 0;
-    Status::check(unsafe { clock_time_get(MONOTONIC, 1, &raw mut time) }).map(|()| time)
+    let mut nanoseconds = 0;
+    Status::check(unsafe { clock_time_get(MONOTONIC, 1, &raw mut nanoseconds) })?;
+    Ok(Time(nanoseconds / 1_000_000))
 }
 
 /// Looks whether there is a clock, which is a capability that Envoy's configuration may withhold.
@@ -232,14 +233,9 @@ pub(super) fn check_clock() -> Result<(), Status> {
     clock().map(drop)
 }
 
-/// Nanoseconds since any fixed time, the same in all VMs of a process.
-pub(super) fn now() -> u64 {
-    clock().unwrap_or_default()
-}
-
-/// The same in milliseconds.
-pub(super) fn time() -> Time {
-    Time(now() / 1_000_000)
+/// The time, or always the same where there is no clock.
+pub(super) fn now() -> Time {
+    clock().unwrap_or(Time(0))
 }
 
 /// Asks for `on_tick` of this root context, or of the one of this stream, every so many milliseconds.

@@ -7,7 +7,8 @@
 //! Where shared data fails, every worker is on its own: it asks the target itself.
 
 use super::host::{self, Status};
-use crate::connection_manager::{Claim, Target, Time};
+use crate::connection_manager::{Claim, Target};
+use crate::time::Time;
 
 /// How often a worker tries again when another one was quicker.
 const ATTEMPTS: usize = 8;
@@ -130,7 +131,7 @@ impl SharedTarget {
 
     /// Where it fails, the others find out by themselves.
     fn tell(&self, change: impl Fn(&mut News, Time)) {
-        let now = host::time();
+        let now = host::now();
         for _ in 0..ATTEMPTS {
             let Ok((bytes, version)) = host::shared_data(&self.news) else {
                 return;

@@ -8,6 +8,7 @@ use super::mask_keys::RandomKeys;
 use crate::config::Role;
 use crate::converter::{Closed, Closer, Converter, Counts};
 use crate::error::close_code;
+use crate::time::Time;
 use log::{Level, log};
 
 /// How long a far end that is an HTTP filter waits for the other end's first message, milliseconds: as long as the network filter
@@ -21,8 +22,8 @@ pub(super) struct WebSocket {
     shared: Rc<Shared>,
     converter: Converter,
     mask_keys: RandomKeys,
-    /// By the host's clock, nanoseconds; `None` before the handshake is complete.
-    opened_at: Option<u64>,
+    /// `None` before the handshake is complete.
+    opened_at: Option<Time>,
     totals: Counts,
     end: End,
     /// The tunnel's connection managers know that this one takes no more requests.
@@ -239,7 +240,7 @@ impl WebSocket {
             return;
         };
         self.shared.end_no_more(self.id);
-        let (level, text) = self.summary(&closed, host::now().saturating_sub(opened_at));
+        let (level, text) = self.summary(&closed, host::now().since(opened_at));
         self.shared.metrics.closed(&closed, level == Level::Warn);
         self.shared.metrics.flush();
         log(self.shared.config.role, self.id, level, &text);
@@ -261,13 +262,13 @@ impl WebSocket {
         }
     }
 
-    fn summary(&self, closed: &Closed, nanoseconds: u64) -> (Level, String) {
+    fn summary(&self, closed: &Closed, milliseconds: u64) -> (Level, String) {
         // Envoy ends connections that are idle or too old without giving anyone a chance to say Close.
         let is_orderly = matches!(
             closed.code,
             close_code::NORMAL | close_code::GOING_AWAY | close_code::NO_STATUS | close_code::ABNORMAL
         );
-        let is_silent = self.end == End::Silent && nanoseconds >= u64::from(SILENCE_MS) * 1_000_000;
+        let is_silent = self.end == End::Silent && milliseconds >= u64::from(SILENCE_MS);
         // After a goaway streams that are open run to their end or are given up by their clients, the last of them as Envoy
         // hangs up, of which nobody is told.
         let is_cut_off = self.converter.cut_off() > 0 && !self.converter.is_going_away();
@@ -286,7 +287,6 @@ impl WebSocket {
             None if is_silent => format!(" (no message within {SILENCE_MS} ms)"),
             None => String::new(),
         };
-        let milliseconds = nanoseconds / 1_000_000;
         let totals = &self.totals;
         let text = format!(
             "WebSocket closed {how}{why} after {}.{:03} s: streams {}, reset {}, cut off {}; messages in {}, \

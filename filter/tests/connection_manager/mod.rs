@@ -9,8 +9,9 @@ use std::rc::Rc;
 use serde_json::{Value, json};
 use wsferry::connection_manager::{
     Claim, Config, ConnectionManager, Evidence, Link, ProbeFailure, ProbeId, ProbeKind, Reason, Target,
-    Ticket, Time, Verdict,
+    Ticket, Verdict,
 };
+use wsferry::time::Time;
 
 /// What the far end does with what comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Time as the connection manager counts it.
+//! Time as Envoy's timers count it.
 
 /// A point in time: milliseconds since any fixed one, the same for all workers. It never goes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
