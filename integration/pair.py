@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import http.client
 import json
+import os
 import re
 import secrets
 import shutil
@@ -233,6 +234,8 @@ class Envoy:
         self.arguments = list(arguments)
         self.admin_port: int = config["admin"]["address"]["socket_address"]["port_value"]
         self.log = directory / f"{name}.log"
+        # Besides what is inherited.
+        self.environment: dict[str, str] = {}
         self.process: subprocess.Popen | None = None
         # It ended by itself, or otherwise than as it was told to.
         self.crashed = False
@@ -244,7 +247,13 @@ class Envoy:
         with self.log.open("ab") as log:
             # The working directory is the one that relative file names in the configuration count from.
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT, preexec_fn=die_with_parent
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+                env=os.environ | self.environment,
+                preexec_fn=die_with_parent,
             )
 
     def stop(self) -> None:

@@ -7,9 +7,14 @@ import contextlib
 import copy
 import http.client
 import itertools
+import mmap
 import re
 import socket
+import subprocess
+import sys
 import time
+from email.utils import parsedate_to_datetime
+from pathlib import Path
 
 import pytest
 
@@ -351,6 +356,55 @@ def test_a_target_without_converter_is_asked_once_per_interval(loop, adaptive, c
     one.check(answers)
     assert ways(answers)["http no_converter"] > 500, ways(answers)
     assert 2 <= len(target.handshakes) <= 4, target.handshakes
+
+
+class TimeOfDay:
+    """Sets what an Envoy that is yet to be started takes for the time of day, and no other clock of its."""
+
+    def __init__(self, envoy, directory: Path):
+        library, offset = directory / "clock.so", directory / "offset"
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", library, ROOT / "integration/clock.c"], check=True)
+        offset.write_bytes(bytes(8))
+        with offset.open("r+b") as file:
+            self.offset = mmap.mmap(file.fileno(), 8)
+        self.envoy = envoy
+        envoy.environment |= {"LD_PRELOAD": str(library), "CLOCK_OFFSET": str(offset)}
+
+    def set(self, seconds: int) -> None:
+        """So many seconds later than it is, and waits for the Envoy to say so."""
+        self.offset[:] = seconds.to_bytes(8, sys.byteorder, signed=True)
+        wait_for(lambda: abs(self.read() - time.time() - seconds) < 60)
+
+    def read(self) -> float:
+        connection = http.client.HTTPConnection("127.0.0.1", self.envoy.admin_port, timeout=5)
+        with contextlib.closing(connection):
+            connection.request("GET", "/ready")
+            return parsedate_to_datetime(connection.getresponse().headers["date"]).timestamp()
+
+
+def test_a_target_is_left_alone_for_no_longer_when_the_clock_is_set_back(loop, adaptive, tmp_path):
+    clocks = []
+    target = CountingOrigin()
+
+    def prepare(pair):
+        clocks.append(TimeOfDay(pair.near, tmp_path))
+        set_port(endpoint(pair.near.config, "far"), loop(target.start()))
+
+    one = adaptive(prepare=prepare, eager=True, no_converter_ttl_ms=10000)
+    (clock,) = clocks
+
+    async def run():
+        while not target.handshakes:
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(5)
+        await asyncio.to_thread(clock.set, -3600)
+        while len(target.handshakes) < 2:
+            await asyncio.sleep(0.05)
+        await target.close()
+
+    loop(run(), 40)
+    first, second = target.handshakes
+    assert 9 < second - first < 13
 
 
 def test_a_tunnel_in_use_whose_target_loses_its_converter_soon_stops_dialling(loop, adaptive):
