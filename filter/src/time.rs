@@ -1,7 +1,7 @@
 //! Time as Envoy's timers count it.
 
 /// A point in time: milliseconds since any fixed one, the same for all workers. It never goes back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Time(pub u64);
 
 impl Time {

@@ -99,6 +99,25 @@ fn a_refused_handshake_is_heeded_once() {
 }
 
 #[test]
+fn a_refused_handshake_from_before_the_websocket_says_nothing() {
+    let world = World::new(Far::Works(5));
+    let mut worker = Worker::new(&world, &adaptive());
+    worker.requests(500, 10);
+    let now = worker.time();
+    let tunnel = worker.manager.tunnel(0).unwrap();
+    let Link::Up { since } = tunnel.link() else {
+        panic!("{:?}", tunnel.link());
+    };
+    tunnel.handshake_refused(since, now);
+    assert!(matches!(
+        tunnel.request(1, now),
+        Verdict::WebSocket(Reason::Up, _)
+    ));
+    tunnel.handshake_refused(since.after(1), now);
+    assert_eq!(tunnel.request(2, now), Verdict::Http(Reason::Suspect));
+}
+
+#[test]
 fn a_target_that_gets_a_converter_is_used_after_the_ttl() {
     let world = World::new(Far::NoConverter);
     let mut worker = Worker::new(&world, &adaptive());

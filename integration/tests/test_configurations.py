@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
 import yaml
 
-from conftest import WASM
-from pair import ROOT, connection_manager, walk
+from conftest import ENVOY, WASM
+from pair import DEFAULT_WASM, ROOT, connection_manager, walk
 
 sys.path.append(str(ROOT / "scripts"))
 import wasm_interface
@@ -35,3 +36,15 @@ def test_what_the_connection_manager_may_call_and_be_called_is_in_the_module():
     imports, exports = wasm_interface.interface((ROOT / WASM).read_bytes())
     there = {name for _, name in imports} | exports
     assert restriction["allowed_capabilities"].keys() <= there
+
+
+def test_an_older_list_without_the_clock_is_refused_at_start(tmp_path):
+    near = yaml.safe_load((ROOT / "envoy/near-adaptive.yaml").read_text().replace(str(DEFAULT_WASM), str(ROOT / WASM)))
+    (manager, _) = connection_manager(near, "ingress")["http_filters"]
+    del manager["typed_config"]["config"]["capability_restriction_config"]["allowed_capabilities"]["clock_time_get"]
+    file = tmp_path / "near.yaml"
+    file.write_text(yaml.safe_dump(near))
+    command = [ENVOY, "--mode", "validate", "--config-path", file]
+    validated = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    assert validated.returncode == 1
+    assert "no clock (clock_time_get): the host answered 76" in validated.stderr

@@ -558,7 +558,7 @@ impl Tunnel {
             && let Ok(sample) = u32::try_from(now.since(probe.at))
             && sample <= self.config.probe.timeout_ms
         {
-            // Nor is the one that replaces a WebSocket. Where it took longer than the host waits, the process stood still.
+            // Nor is the one that replaces a WebSocket. Where it took longer than the host waits, this worker stood still.
             self.measured(sample);
         }
         self.failed_probes = 0;

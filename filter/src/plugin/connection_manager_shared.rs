@@ -357,7 +357,7 @@ impl Shared {
         self.with_state(|state| {
             let random = state.random();
             state.is_worker |= result.is_ok();
-            // Where it took longer the process stood still.
+            // Where it took longer this worker stood still.
             state.metrics.probe_ended(result, took.min(timeout_ms));
             // Only one that was given up may yet have its handshake refused.
             if result != Err(ProbeFailure::TimedOut) {

@@ -111,7 +111,7 @@ impl ConverterContext {
 
     /// Checks the far end's answer and makes of it what tcp_proxy takes for an open tunnel; or makes
     /// sure that it takes it for none.
-    fn near_response(&mut self, accept: &str, websocket: Box<WebSocket>) -> Result<(), Status> {
+    fn near_response(&mut self, accept: &str, mut websocket: Box<WebSocket>) -> Result<(), Status> {
         const MAP: Map = Map::Response;
         let fields = host::headers(MAP)?;
         let status = status(&fields);
@@ -145,7 +145,8 @@ impl ConverterContext {
         ] {
             host::remove_header(MAP, name)?;
         }
-        self.open(websocket, &format!("to {}", peer("upstream")));
+        websocket.opened(&format!("to {}", peer("upstream")));
+        self.state = State::Open(websocket);
         Ok(())
     }
 
@@ -214,14 +215,10 @@ impl ConverterContext {
         if let Some(accept) = accept {
             host::replace_header(MAP, "sec-websocket-accept", accept)?;
         }
+        websocket.opened(&format!("from {}", peer("source")));
         websocket.await_codec();
-        self.open(websocket, &format!("from {}", peer("source")));
-        Ok(())
-    }
-
-    fn open(&mut self, mut websocket: Box<WebSocket>, peer: &str) {
-        websocket.opened(peer);
         self.state = State::Open(websocket);
+        Ok(())
     }
 
     /// Answers a far end's request, with what would have been right.

@@ -220,22 +220,17 @@ fn bytes_of(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Option
 // SAFETY of all calls below: pointers and lengths are those of slices that live for the call, and
 // results go to locals.
 
-/// The time by the clock that nobody sets, the same in all VMs of a process.
-fn clock() -> Result<Time, Status> {
+/// The time by the clock that nobody sets, the same in all VMs of a process. Envoy's configuration may withhold it.
+pub(super) fn clock() -> Result<Time, Status> {
     const MONOTONIC: u32 = 1;
     let mut nanoseconds = 0;
     Status::check(unsafe { clock_time_get(MONOTONIC, 1, &raw mut nanoseconds) })?;
     Ok(Time(nanoseconds / 1_000_000))
 }
 
-/// Looks whether there is a clock, which is a capability that Envoy's configuration may withhold.
-pub(super) fn check_clock() -> Result<(), Status> {
-    clock().map(drop)
-}
-
-/// The time, or always the same where there is no clock.
+/// The same for a plugin, which isn't configured without a clock.
 pub(super) fn now() -> Time {
-    clock().unwrap_or(Time(0))
+    clock().unwrap_or_default()
 }
 
 /// Asks for `on_tick` of this root context, or of the one of this stream, every so many milliseconds.

@@ -16,7 +16,7 @@ use crate::config::PluginConfig;
 /// # Errors
 /// What is wrong with it, for the log.
 pub(super) fn configure(size: usize) -> Result<Rc<dyn Plugin>, String> {
-    host::check_clock().map_err(|status| format!("no clock (clock_time_get): {status}"))?;
+    host::clock().map_err(|status| format!("no clock (clock_time_get): {status}"))?;
     let json = host::buffer(Buffer::PluginConfiguration, size).map_err(|status| status.to_string())?;
     if json.is_empty() {
         return Err("configuration is missing, the least is {\"role\": \"near\"}".to_owned());

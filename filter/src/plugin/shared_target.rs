@@ -1,8 +1,10 @@
 //! What all workers, and the near converters, share of a tunnel's target: two entries of Envoy's
 //! shared data, which belong to the `vm_id` and not to the VM.
 //!
-//! - `wsferry.target.NAME`: a [`Target`], kept by the connection managers.
-//! - `wsferry.news.NAME`: [`News`] of the near converters.
+//! - `wsferry.target.2.NAME`: a [`Target`], kept by the connection managers.
+//! - `wsferry.news.2.NAME`: [`News`] of the near converters.
+//!
+//! They outlive modules, so what a time or a byte in them means has a number.
 //!
 //! Where shared data fails, every worker is on its own: it asks the target itself.
 
@@ -21,7 +23,7 @@ pub(super) struct SharedTarget {
 }
 
 /// What happened last to a near converter of any worker, and when; 0 for never. Each is stored in 8 bytes, big endian.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct News {
     /// A handshake has shown that the target has no converter.
     pub(super) refused: Time,
@@ -30,11 +32,6 @@ pub(super) struct News {
 }
 
 impl News {
-    const NONE: Self = Self {
-        refused: Time(0),
-        ended: Time(0),
-    };
-
     fn encode(self) -> [u8; 16] {
         ((u128::from(self.refused.0) << 64) | u128::from(self.ended.0)).to_be_bytes()
     }
@@ -53,8 +50,8 @@ impl SharedTarget {
     /// Those of this tunnel, whether they are there or not.
     pub(super) fn of(tunnel: &str) -> Self {
         Self {
-            target: format!("wsferry.target.{tunnel}"),
-            news: format!("wsferry.news.{tunnel}"),
+            target: format!("wsferry.target.2.{tunnel}"),
+            news: format!("wsferry.news.2.{tunnel}"),
         }
     }
 
@@ -62,7 +59,7 @@ impl SharedTarget {
     pub(super) fn make(&self) -> Result<(), Status> {
         for (key, first) in [
             (&self.target, &Target::Unknown.encode()[..]),
-            (&self.news, &News::NONE.encode()),
+            (&self.news, &News::default().encode()),
         ] {
             if host::shared_data(key)?.0.is_empty() {
                 host::set_shared_data(key, first, 0)?;
@@ -147,6 +144,6 @@ impl SharedTarget {
 
     /// What near converters have told.
     pub(super) fn news(&self) -> News {
-        host::shared_data(&self.news).map_or(News::NONE, |(bytes, _)| News::decode(&bytes))
+        host::shared_data(&self.news).map_or_else(|_| News::default(), |(bytes, _)| News::decode(&bytes))
     }
 }

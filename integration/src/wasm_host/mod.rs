@@ -16,7 +16,7 @@ use module::module;
 pub use module::module_path;
 
 /// The clock of each VM at its start.
-const START: Duration = Duration::from_secs(1_800_000_000);
+const START: Duration = Duration::from_secs(3_600);
 
 /// Names in lower case, in order, repeated ones apart.
 pub type HeaderMap = Vec<(Vec<u8>, Vec<u8>)>;
