@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -32,7 +32,8 @@ class Effort:
     few_rounds: int  # of workloads that take long
     seconds: float
     many_rounds: int  # of less than a second
-    short_rounds: int  # still shorter ones, where a small difference is looked for
+    starts: int  # where a small difference is looked for
+    short_rounds: int  # after each of them, of a third of a second
     requests_of_short_round: int
     bulk_bytes: int
     bulk_bytes_of_eight: int  # each
@@ -46,10 +47,10 @@ class Effort:
         return replace(self, hold_seconds=seconds)
 
 
-FULL = Effort(13, 3, 2.0, 25, 80, 4_000, 256 * MIB, 256 * MIB, 256 * MIB, 60, (1_000, 10_000), 500, 2.0)
-QUICK = Effort(3, 1, 1.5, 7, 20, 4_000, 64 * MIB, 16 * MIB, 64 * MIB, 20, (1_000,), 100, 0.5)
+FULL = Effort(13, 3, 2.0, 25, 8, 10, 4_000, 256 * MIB, 256 * MIB, 256 * MIB, 60, (1_000, 10_000), 500, 2.0)
+QUICK = Effort(3, 1, 1.5, 7, 4, 5, 4_000, 64 * MIB, 16 * MIB, 64 * MIB, 20, (1_000,), 100, 0.5)
 # Whether all of it works. Too little for numbers.
-CHECK = Effort(1, 1, 1.0, 1, 1, 1_000, 16 * MIB, 16 * MIB, 16 * MIB, 3, (50,), 10, 0.1)
+CHECK = Effort(1, 1, 1.0, 1, 1, 1, 1_000, 16 * MIB, 16 * MIB, 16 * MIB, 3, (50,), 10, 0.1)
 
 
 class Failed(Exception):
@@ -132,6 +133,12 @@ class Bench:
         finally:
             for way in ways:
                 way.stop()
+
+    def started_anew(self, workload: str, kinds: Sequence[Kind], also: bool = False) -> Iterator[list[Way | Also]]:
+        """The same, again and again: two processes of one Envoy with one configuration differ, for as long as they run."""
+        for _ in range(self.effort.starts):
+            with self.running(workload, kinds, also) as ways:
+                yield ways
 
 
 def progress(text: str) -> None:

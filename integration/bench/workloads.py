@@ -114,7 +114,7 @@ def small_requests(
 def small(bench: Bench) -> None:
     """1 KiB GET, 32 connections, keep-alive. Also by the tunnel's way without the filter, whose part shows so."""
     measure = partial(short_round, bench)
-    with bench.running("small", (*ORDINARY, HTTP2_RELAYED), also=True) as ways:
+    for ways in bench.started_anew("small", (*ORDINARY, HTTP2_RELAYED), also=True):
         bench.interleave("small", ways, measure, bench.effort.short_rounds, warm_up=measure)
 
 
@@ -132,7 +132,7 @@ def decision(bench: Bench) -> None:
     """1 KiB GET over plain HTTP, 32 connections: what deciding costs the near Envoy, which alone is measured here, on a CPU
     of its own."""
     measure = partial(short_round, bench)
-    with bench.running("decision", (UNDECIDED, *DECIDED)) as ways:
+    for ways in bench.started_anew("decision", (UNDECIDED, *DECIDED)):
         pids = [pid for way in ways for pid in way.pids]
         with apart(pids, bench.setting.origin.pids):
             bench.interleave("decision", ways, measure, bench.effort.short_rounds, warm_up=measure)

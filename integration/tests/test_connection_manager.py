@@ -390,7 +390,7 @@ def test_a_target_is_left_alone_for_no_longer_when_the_clock_is_set_back(loop, a
         clocks.append(TimeOfDay(pair.near, tmp_path))
         set_port(endpoint(pair.near.config, "far"), loop(target.start()))
 
-    one = adaptive(prepare=prepare, eager=True, no_converter_ttl_ms=10000)
+    adaptive(prepare=prepare, eager=True, no_converter_ttl_ms=10000)
     (clock,) = clocks
 
     async def run():
