@@ -632,7 +632,7 @@ class RefusingFarEnd:
                         self.send(peer, [ACK])
                     elif kind == REQUEST:
                         number, _, method = rest[:3]
-                        answer = [RESPONSE, number, True, 204, []] if method == 0 else [RESET, number, self.REFUSED_STREAM]
+                        answer = [RESPONSE, number, True, 200, []] if method == 0 else [RESET, number, self.REFUSED_STREAM]
                         self.send(peer, answer)
 
     @staticmethod
