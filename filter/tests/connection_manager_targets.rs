@@ -101,8 +101,7 @@ fn a_refused_handshake_is_heeded_once() {
 #[test]
 fn a_refused_handshake_from_before_the_websocket_says_nothing() {
     let world = World::new(Far::Works(5));
-    let mut worker = Worker::new(&world, &adaptive());
-    worker.requests(500, 10);
+    let mut worker = up(&world, &adaptive());
     let now = worker.time();
     let tunnel = worker.manager.tunnel(0).unwrap();
     let Link::Up { since } = tunnel.link() else {

@@ -396,6 +396,7 @@ def test_a_target_is_left_alone_for_no_longer_when_the_clock_is_set_back(loop, a
     async def run():
         while not target.handshakes:
             await asyncio.sleep(0.05)
+        # So much has passed of its time, by which it would be longer.
         await asyncio.sleep(5)
         await asyncio.to_thread(clock.set, -3600)
         while len(target.handshakes) < 2:
